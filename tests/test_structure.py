@@ -24,7 +24,7 @@ LAYERS = (
     ("errors", "visible_text"),
     ("extras", "feedback"),
     ("files", "settings", "stats"),
-    ("datasets", "findings", "meter", "models", "stage", "work_done"),
+    ("datasets", "digests", "findings", "meter", "models", "stage", "work_done"),
     ("engines", "ledger", "progress"),
     ("embeddings", "formats"),
     ("text", "train"),

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ktodata.bench.bench_methods import BenchMethod
+from ktodata.digests import PACKAGE, code_digest, digest
 from ktodata.files import digest_file
-from ktodata.pipeline.code_digest import PACKAGE, code_digest
-from ktodata.pipeline.run_folder import digest
 
 OF_ALL = ("ktodata.bench.bench_rows", "ktodata.bench.bench_answers")
 # where Python's own library and installed packages are

@@ -19,10 +19,10 @@ from ktodata.bench.bench_methods import METHODS, BenchMethod, at_random
 from ktodata.bench.bench_rows import BenchRows, bench_rows
 from ktodata.bench.bench_training import percent, train_track
 from ktodata.bench.label_sources import label_sources
+from ktodata.digests import digest
 from ktodata.errors import KtodataError, MissingExtraError, ModelError, RecipeError, SettingError
 from ktodata.experiments.ablation import Ablation
 from ktodata.files import make_folder
-from ktodata.pipeline.run_folder import digest
 from ktodata.settings import unknown_name
 
 BUDGETS = (0.0, 0.01, 0.02, 0.05, 0.1)

@@ -1,7 +1,5 @@
 """Prompts whose answers a program checks: how many the model before training and the trained one get past it, paired."""
 
-import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,11 +7,11 @@ from typing import Any
 
 import polars as pl
 
-from ktodata.evaluate import generation, shared_beginning
+from ktodata.digests import code_digest, digest
 from ktodata.evaluate.generation import answer_all, encode_prompts
 from ktodata.evaluate.instructions import instructions_kept, read_instructions
 from ktodata.extras import require
-from ktodata.files import digest_file, one_at_a_time, read_parquet, whole_file
+from ktodata.files import one_at_a_time, read_parquet, whole_file
 from ktodata.models import cache_dir, model_digest
 from ktodata.stats.bootstrap import bootstrap, difference, weighted_mean
 
@@ -64,9 +62,8 @@ class BaseAnswers:
     @classmethod
     def of(cls, model: str, made_by: Sequence[Any], prompts: Sequence[str]) -> "BaseAnswers":
         """made_by : what the answers depend on beside the model, as its name stands for it now, the code here and the prompts"""
-        code = [digest_file(Path(str(module.__file__))) for module in (generation, shared_beginning)]
-        key = json.dumps([model_digest(model), *code, *map(str, made_by), *prompts])
-        return cls(cache_dir() / "base-answers" / f"{hashlib.blake2b(key.encode(), digest_size=16).hexdigest()}.parquet")
+        key = digest(model_digest(model), code_digest(__name__), list(map(str, made_by)), list(prompts))
+        return cls(cache_dir() / "base-answers" / f"{key}.parquet")
 
     def once(self, write: Callable[[], pl.DataFrame]) -> pl.DataFrame:
         """What `write` gives: text, unfinished. Of several processes one writes them, and the others wait for it."""

@@ -7,13 +7,16 @@ from typing import Any
 
 import polars as pl
 
+from ktodata.digests import code_digest, digest
 from ktodata.errors import DataError
+from ktodata.experiments import kto_training
+from ktodata.experiments.arm_keys import digest_model, digest_rows, releases
 from ktodata.experiments.arm_store import ArmStore
 from ktodata.experiments.arms import REWARDS, Arm, ArmTraining, TrainedArm
-from ktodata.experiments.clock import SCORED, Pace, fit_on, measure_pace
+from ktodata.experiments.clock import Pace, measure_pace
 from ktodata.experiments.contrast import contrast
-from ktodata.experiments.digests import digest, digest_model, digest_rows, digest_trainer
 from ktodata.experiments.experiment import ExperimentPlan, Notify, check_apart
+from ktodata.experiments.kto_training import SCORED, train_treatment
 from ktodata.experiments.treatments import CLEAN, NOISY
 from ktodata.files import whole_file, write_note
 from ktodata.stats.joined_groups import joined_groups
@@ -82,12 +85,7 @@ class KtoPlan(ExperimentPlan):
 
     def train(self, training: ArmTraining) -> TrainedArm:
         """Reward = beta x (log p of the trained policy - log p of the untrained model), in units of beta nats."""
-        result = fit_on(training.arm.rows, self.scored, training.settings)
-        evaluations = result.telemetry.filter(pl.col("part") == "validation")
-        last = evaluations.filter(pl.col("step") == evaluations["step"].max())
-        beta = float(result.metrics["settings"]["beta"])
-        scores = last.select("row_id", reward=beta * pl.col("log_ratio").cast(pl.Float64)).sort("row_id")
-        return TrainedArm(training.arm.name, training.seed, scores)
+        return train_treatment(training, self.scored)
 
     def expect(self, left: Sequence[ArmTraining]) -> tuple[list[float], dict[str, Any]]:
         """By the pace of the first that is left."""
@@ -148,7 +146,7 @@ def plan_arms(
     Raises DataError for two arms of one name, or a training row that is held out as well.
     """
     columns = [name for name in SCORED if name in scored.columns and name != "label"]
-    trainer, weights, rows_scored = digest_trainer(), digest_model(model), digest_rows(scored, columns)
+    made_by = [code_digest(kto_training.__name__), releases("kto"), digest_model(model), digest_rows(scored, columns)]
     trainings = []
     for seed in seeds:
         arms = list(arms_of(seed))
@@ -156,7 +154,7 @@ def plan_arms(
         for arm in arms:
             check_apart(arm.rows, scored, f"arm {arm.name!r}")
             settings = {**train, **arm.settings, "model": model, "seed": seed}
-            key = digest(trainer, settings, weights, digest_rows(arm.rows, arm.rows.columns), rows_scored)
+            key = digest(made_by, settings, digest_rows(arm.rows, arm.rows.columns))
             trainings.append(ArmTraining(arm, seed, settings, key))
     truth = pl.col("truth" if "truth" in scored.columns else "label")
     is_text = scored.schema["prompt"] == pl.String

@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from ktodata.train.results.train_result import TrainResult
+from ktodata.experiments.kto_training import fit_on
 
 UPDATES = 3  # the first one is slower: memory, kernels
 HELD_OUT = 16  # rows that are scored
-SCORED = ("row_id", "prompt", "completion", "label", "prompt_group")  # what of a held-out row is handed to the trainer
 STEPS = 8  # tokens that are written to time writing
 
 
@@ -42,15 +41,6 @@ class Pace:
     def trained(self) -> float:
         """Of a token, forward and backward pass: what an update takes beside its mismatched pairs."""
         return max(self.update / (self.batch * self.tokens) - self.partners * self.forward, self.forward)
-
-
-def fit_on(rows: pl.DataFrame, held_out: pl.DataFrame, settings: Mapping[str, Any]) -> TrainResult:
-    """Train on `rows`, and score `held_out` when that is done. Raises what `fit` raises."""
-    from ktodata.train.trainer import fit
-
-    wanted = held_out.select(name for name in SCORED if name in held_out.columns)
-    parts = [rows.with_columns(part=pl.lit("train")), wanted.with_columns(part=pl.lit("validation"))]
-    return fit(pl.concat(parts, how="diagonal"), **settings)
 
 
 def measure_pace(rows: pl.DataFrame, held_out: pl.DataFrame, settings: Mapping[str, Any]) -> Pace:

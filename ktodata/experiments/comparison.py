@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from ktodata.experiments.arm_keys import releases
 from ktodata.experiments.arms import BASE, TrainedArm
-from ktodata.experiments.digests import releases
 from ktodata.experiments.measures import by_seed, measure_all
 from ktodata.experiments.method_verdict import verdict_sentences
 from ktodata.experiments.probes.refusals import JUDGE, refuses

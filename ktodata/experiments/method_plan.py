@@ -1,34 +1,31 @@
-"""Methods as an experiment: what a comparison reads and trains, known before anything is trained; and how it trains an arm."""
+"""Methods as an experiment: what a comparison reads and trains, known before anything is trained."""
 
-import gc
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
-import torch
 
-from ktodata.errors import EmptyDataError, ModelError, SettingError
-from ktodata.evaluate.generation import ANSWER_BATCH_SIZE, answer_all, choose_prompts
-from ktodata.evaluate.rewards import completion_logps
+from ktodata.digests import code_digest, digest
+from ktodata.errors import EmptyDataError, SettingError
+from ktodata.evaluate.generation import ANSWER_BATCH_SIZE, choose_prompts
 from ktodata.evaluate.truth import with_truth
-from ktodata.experiments.arms import BASE, SCORES, Arm, ArmTraining, TrainedArm
+from ktodata.experiments import method_training
+from ktodata.experiments.arm_keys import digest_model, digest_rows, releases
+from ktodata.experiments.arms import BASE, Arm, ArmTraining, TrainedArm
 from ktodata.experiments.clock import Pace, measure_pace, time_writing
 from ktodata.experiments.comparison import Comparison, comparison_of
-from ktodata.experiments.digests import digest, digest_model, digest_rows, digest_trainer, releases
 from ktodata.experiments.experiment import ExperimentPlan, Notify, check_apart
+from ktodata.experiments.method_training import terms_of, train_method
 from ktodata.experiments.methods.preference_pairs import make_pairs
-from ktodata.experiments.methods.terms import OURS, TrainingTerms, rates_of, updates_of
-from ktodata.experiments.methods.train_methods import TRAIN, TrainedPolicy, TrainingRows, check_can_train, training_rows
-from ktodata.experiments.probes.probe_table import Probes, ask, make_probes
+from ktodata.experiments.methods.terms import TrainingTerms, rates_of
+from ktodata.experiments.methods.train_methods import TrainingRows, check_can_train, training_rows
+from ktodata.experiments.probes.probe_table import Probes, make_probes
 from ktodata.experiments.probes.win_rate import Judging, judging_rows
 from ktodata.models import check_no_adapter, context_of, load_causal_lm
 from ktodata.train.data.tokens import TokenRows, tokenize
 from ktodata.train.data.training_rows import check_rows, is_conversational, read_part
-from ktodata.train.model.device import pick_device, pick_dtype
 
 BACKWARD = 2  # a backward pass in forward passes; less where layers are frozen
 # (passes without gradient, passes with one) of one completion through the whole model.
@@ -55,24 +52,7 @@ class MethodPlan(ExperimentPlan):
 
     def train(self, training: ArmTraining) -> TrainedArm:
         """Train the method (or take the base as it is), and ask it about the held-out rows; its policy is not kept."""
-        started, method = time.perf_counter(), training.arm.name
-        base, tokenizer = load_causal_lm(self.terms.model)
-        trained = TrainedPolicy(base, {}) if method == BASE else TRAIN[method](self.rows, self.terms, training.seed)  # type: ignore[index]
-        ready = time.perf_counter()
-        arithmetic = {"device": self.terms.device, "compute_dtype": self.terms.compute_dtype}
-        logps = completion_logps(trained.model, self.tokens, **arithmetic)
-        check_finite(logps, training, trained.metrics.get("learning_rate"))
-        rewards = [None] * len(logps) if trained.reward_model is None else trained.reward_model.score(self.tokens)
-        scores = pl.DataFrame({"row_id": self.tokens.row_id, "logp": logps, "reward_model": rewards}, schema=SCORES)
-        answers = self._answers(trained.model, tokenizer)
-        probed, items = ask(self.probes, trained.model, tokenizer, **arithmetic)
-        seconds = {"training_seconds": ready - started, "scoring_seconds": time.perf_counter() - ready}
-        facts = trained.metrics | {name: round(spent, 2) for name, spent in seconds.items()}
-        del trained, base
-        gc.collect()  # trainers hold their models in circles
-        if self.terms.device.type == "cuda":
-            torch.cuda.empty_cache()
-        return TrainedArm(method, training.seed, scores, answers, facts, probed, items)
+        return train_method(training, self.rows, self.tokens, self.terms, self.probes)
 
     def expect(self, left: Sequence[ArmTraining]) -> tuple[list[float], dict[str, Any]]:
         """By the pace of our own trainer on these rows: every method's passes over as many tokens."""
@@ -92,27 +72,6 @@ class MethodPlan(ExperimentPlan):
     def run(self, notify: Notify = lambda event: None) -> Comparison:
         """Train every arm, and measure them all."""
         return comparison_of(self, self.run_arms(notify))
-
-    def _answers(self, model: Any, tokenizer: Any) -> pl.DataFrame:
-        """What the policy writes to the same held-out prompts in every arm."""
-        chosen = choose_prompts(self.tokens, self.settings["generate"], 0)
-        prompts, longest = [self.tokens.prompt[row] for row in chosen], self.settings["max_new_tokens"]
-        written = answer_all(model, tokenizer, prompts, max_new_tokens=longest, device=self.terms.device)
-        return pl.DataFrame({"row_id": [self.tokens.row_id[row] for row in chosen]}, schema={"row_id": pl.String()}).hstack(
-            written
-        )
-
-
-def check_finite(logps: Any, training: ArmTraining, rate: float | None) -> None:
-    """Raise ModelError when a log-prob is not finite."""
-    broken = int((~np.isfinite(logps)).sum())
-    if broken:
-        because = "the base is broken"
-        if rate is not None:
-            because = f"training at rate {rate:g} broke it. Lower learning_rates: {{{training.arm.name}: ...}}"
-        raise ModelError(
-            f"{training.arm.name}, seed {training.seed}: {broken:,} of {len(logps):,} log-probs are not finite: {because}."
-        )
 
 
 def plan_methods(run_or_shards: Path | str | pl.DataFrame, settings: Mapping[str, Any]) -> MethodPlan:
@@ -158,22 +117,6 @@ def plan_methods(run_or_shards: Path | str | pl.DataFrame, settings: Mapping[str
     folder = None if settings["out"] is None else settings["out"] / "arms"
     about = held_out_table(rows, tokens)
     return MethodPlan(trainings, about, settings, folder, used, tokens, terms, facts, work, probes, judging)
-
-
-def terms_of(settings: Mapping[str, Any], *, rows: int) -> TrainingTerms:
-    """The shared terms. Raises SettingError for a device that TRL would not take."""
-    device = pick_device(settings["device"])
-    if device.type not in ("cpu", "cuda") or device.index not in (None, 0):
-        raise SettingError(f"compare: device {settings['device']!r}: TRL chooses its own; give auto, cpu or cuda.")
-    names = ("batch_size", "epochs", "max_steps")
-    same = ("model", "batch_size", "micro_batch_size", "max_length", "trainable_layers", "beta", "warmup_fraction", "schedule")
-    return TrainingTerms(
-        **{name: settings[name] for name in (*same, "max_grad_norm", "rollout_tokens", "rollouts")},
-        updates=updates_of(rows, **{name: settings[name] for name in names}),
-        rates=rates_of(settings["learning_rates"], settings["learning_rate_factor"]),
-        device=device,
-        compute_dtype=pick_dtype(settings["dtype"], device),
-    )
 
 
 def check_context(context: int | None, max_length: int) -> None:
@@ -268,13 +211,12 @@ def _training_keys(
     scored = [digest_model(settings["model"]), digest_rows(rows, ("row_id", "prompt", "completion"))]
     trained = digest_rows(train, ("row_id", "prompt", "completion", "label", "weight", "prompt_group"))
     rates = rates_of(settings["learning_rates"], settings["learning_rate_factor"])
-    keys = {}
+    keys, code = {}, code_digest(method_training.__name__)
     for method, seed in arms:
         used_settings: dict[str, Any] = {name: settings[name] for name in common} | dict(probes)
         if method != BASE:
             used_settings |= {name: settings[name] for name in of_training} | {"train": trained, "rate": rates[method]}
         if method == "rlhf":
             used_settings["reward_model_rate"] = rates["reward_model"]
-        trainer = digest_trainer() if method in OURS else None
-        keys[method, seed] = digest(method, seed, scored, used_settings, releases(method), trainer)
+        keys[method, seed] = digest(method, seed, scored, used_settings, releases(method), code)
     return keys

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 import xxhash
 
+from ktodata.digests import digest
 from ktodata.errors import DataError, RunError
 from ktodata.files import (
     describe,
@@ -341,14 +342,3 @@ def _column_digests(table: pl.DataFrame) -> dict[str, str]:
     rows = table.select("row_id").hash_rows().to_numpy().tobytes()
     hashes = {name: table.select(name).hash_rows().to_numpy().tobytes() for name in table.columns}
     return {name: xxhash.xxh3_64_hexdigest(f"{table.schema[name]}".encode() + rows + of) for name, of in hashes.items()}
-
-
-def digest(*parts: Any) -> str:
-    """16 hex digits of any JSON values. The key 1 is another than the key "1" or true, and so is another label mapping."""
-    return xxhash.xxh3_64_hexdigest(json.dumps(_typed(parts), default=str).encode())
-
-
-def _typed(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return ["mapping", *sorted([type(key).__name__, str(key), _typed(item)] for key, item in value.items())]
-    return [_typed(item) for item in value] if isinstance(value, list | tuple) else value

@@ -8,10 +8,10 @@ from typing import Any, Literal, Protocol
 import polars as pl
 import xxhash
 
+from ktodata.digests import code_digest, digest
 from ktodata.errors import EmptyDataError, RunError
 from ktodata.ledger import StageDecisions, outcomes
-from ktodata.pipeline.code_digest import code_digest
-from ktodata.pipeline.run_folder import SavedStage, digest
+from ktodata.pipeline.run_folder import SavedStage
 from ktodata.stage import StageResult
 
 

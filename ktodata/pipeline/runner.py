@@ -13,6 +13,7 @@ from typing import Any
 
 import polars as pl
 
+from ktodata.digests import digest
 from ktodata.engines.engine import current_engine
 from ktodata.errors import RunError, SettingError
 from ktodata.files import (
@@ -37,7 +38,7 @@ from ktodata.ledger import account, outcomes, write_up
 from ktodata.meter import Meter
 from ktodata.pipeline.pulled_feedback import pull_for_run
 from ktodata.pipeline.recipe import Recipe
-from ktodata.pipeline.run_folder import Run, SavedStage, digest, keep_previous, save_result, stage_folder
+from ktodata.pipeline.run_folder import Run, SavedStage, keep_previous, save_result, stage_folder
 from ktodata.pipeline.run_stages import ColumnStage, stages_of
 from ktodata.pipeline.run_state import RunStage, RunState, key_parts
 from ktodata.report.run_changes import PREVIOUS

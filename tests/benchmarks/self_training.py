@@ -29,8 +29,9 @@ from label_noise import POLICY, SYSTEMS
 from machine import machine, write_result
 
 import ktodata as kd
+from ktodata.digests import code_digest, digest
+from ktodata.experiments.arm_keys import digest_rows
 from ktodata.experiments.contrast import contrast
-from ktodata.experiments.digests import digest, digest_rows
 from ktodata.labels.actions import soft_labels
 from ktodata.labels.evidence.training_dynamics import training_dynamics
 from ktodata.labels.people.review_simulation import reviews_of
@@ -88,7 +89,8 @@ class Fold:
         others = others.select("row_id", "prompt", "completion", "label", "prompt_group")
         place = None
         if self.folder is not None:
-            key = digest(self.terms, self.number, digest_rows(rows, rows.columns), digest_rows(others, others.columns))
+            made_by = [code_digest("ktodata.train.trainer"), self.terms, self.number]
+            key = digest(made_by, digest_rows(rows, rows.columns), digest_rows(others, others.columns))
             place = self.folder / f"{key}.parquet"
             if place.is_file():
                 return pl.read_parquet(place)

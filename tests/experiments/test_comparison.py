@@ -13,7 +13,7 @@ from ktodata.experiments.arms import ANSWERS, SCORES, Arm, ArmTraining, TrainedA
 from ktodata.experiments.clock import estimate_text
 from ktodata.experiments.compare import outlook
 from ktodata.experiments.measures import MEASURES, TABLE, measure_all
-from ktodata.experiments.method_plan import check_finite
+from ktodata.experiments.method_training import check_finite
 from ktodata.experiments.method_verdict import SIDES, verdict_sentences
 from ktodata.experiments.methods import train_methods
 from ktodata.experiments.probes.refusals import refuses
@@ -166,6 +166,19 @@ def test_only_what_the_numbers_depend_on_trains_again(folder, tmp_path, monkeypa
     flipped = split_rows().with_columns(label=pl.col("label") ^ ((pl.col("row_id") == "r3g") & (pl.col("part") == "train")))
     kd.compare(flipped, **settings)
     assert trained == [("kto", 0), ("dpo", 0)]
+
+
+@pytest.mark.parametrize("changed", ["arm_keys.version", "method_plan.code_digest"], ids=["release", "code"])
+def test_other_code_of_ours_trains_every_method_again(folder, tmp_path, monkeypatch, changed):
+    settings = {"model": folder, "out": tmp_path, **QUICK, "methods": ["sft", "dpo", "kto"], "max_steps": 1}
+    trained = counting(monkeypatch)
+    for mended in (False, True):
+        if mended:
+            monkeypatch.setattr(f"ktodata.experiments.{changed}", lambda name: "mended")
+        events = []
+        kd.compare(split_rows(), **settings, notify=events.append)
+        assert trained == [("sft", 0), ("dpo", 0), ("kto", 0)] and events[0]["kept"] == 0
+        trained.clear()
 
 
 def test_a_damaged_arm_says_what_to_remove(folder, tmp_path):

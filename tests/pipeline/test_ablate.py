@@ -96,7 +96,7 @@ def test_true_labels_win_and_every_treatment_has_its_control(found):
 def test_what_was_trained_is_not_trained_again(found, sides, monkeypatch):
     ablation, audit, arguments, _ = found
 
-    for name in ("fit_on", "measure_pace"):
+    for name in ("train_treatment", "measure_pace"):
         monkeypatch.setattr(experiment, name, lambda *_: pytest.fail("trained again"))
     events: list[dict] = []
     again = kd.ablate(audit, sides[2], **arguments, notify=events.append)

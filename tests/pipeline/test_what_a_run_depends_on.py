@@ -14,8 +14,6 @@ import ktodata as kd
 from ktodata.errors import FormatError, RunError
 from ktodata.files import alone_in, describe, differing, read_parquet, read_table
 from ktodata.models import model_digest
-from ktodata.pipeline import code_digest as code_module
-from ktodata.pipeline.code_digest import code_digest as kept_digest
 from ktodata.pipeline.run_stages import Evaluate
 from ktodata.pipeline.run_state import RunState
 from ktodata.pipeline.self_training import dry_run
@@ -119,25 +117,6 @@ def test_a_replaced_encoder_embeds_again(tmp_path):
     assert will_run(plan, tmp_path / "run") == {}
     (encoder / "README.md").write_text("retrained")
     assert will_run(plan, tmp_path / "run")["embed"] == "runs: models changed"
-
-
-def test_a_stage_depends_on_the_code_that_it_imports_and_on_no_other(monkeypatch):
-    names, code_digest = ("ingest", "validate", "dedupe", "label_noise", "export"), kept_digest.__wrapped__
-    before = {name: code_digest(f"ktodata.stages.{name}") for name in names}
-
-    def edited(*files):
-        monkeypatch.setattr(code_module, "_content", lambda file: "edited" if file.name in files else f"{file}")
-        plain = {name: code_digest(f"ktodata.stages.{name}") for name in names}
-        monkeypatch.setattr(code_module, "_content", lambda file: f"{file}")
-        return {name for name in names if code_digest(f"ktodata.stages.{name}") != plain[name]}
-
-    assert len(set(before.values())) == len(names)
-    assert edited("safety.py") == set()  # a probe
-    assert edited("minhash.py") == {"dedupe"}
-    assert edited("objectives.py") == set()  # a package names it for type checkers, and loads it when it is asked for
-    assert edited("halos.py") == {"ingest"}  # a package imports it for others
-    assert edited("judge_verdicts.py") == {"label_noise"}  # looked up in its folder, imported by nobody
-    assert edited("feedback.py") == set(names)
 
 
 @pytest.mark.parametrize("settings", [{"model": "another"}, {}])

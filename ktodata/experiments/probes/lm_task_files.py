@@ -10,12 +10,11 @@ from typing import Any
 
 import yaml
 
+from ktodata.digests import code_digest, digest
 from ktodata.errors import EmptyDataError, FormatError
-from ktodata.experiments.digests import digest
 from ktodata.files import digest_file, whole_folder
 from ktodata.models import cache_dir
 
-VERSION = 1  # of the folders below: raise it when they change
 MAX_ANSWERS = 10  # different answers of a file of questions that are taken for choices
 CHOICE = {
     "output_type": "multiple_choice",
@@ -65,7 +64,7 @@ def task_folder(place: Path) -> tuple[Path, dict[str, Any]]:
     if not items:
         raise EmptyDataError(f"tasks: {source} holds no item that can be asked ({left_out:,} were left out).")
     random.Random(0).shuffle(items)
-    key = digest(digest_file(source), VERSION, name)
+    key = digest(digest_file(source), code_digest(__name__), name)
     folder = cache_dir() / "tasks" / f"{name}-{key}"
     if not folder.is_dir():
         _write(folder, name, items)
@@ -81,7 +80,7 @@ def _write(folder: Path, name: str, items: list[Item]) -> None:
         "num_fewshot": 0,
         "target_delimiter": " ",
         **(CHOICE if "choices" in items[0] else WRITTEN),
-        "metadata": {"version": VERSION},
+        "metadata": {"version": 1},  # lm-eval wants one
     }
     with whole_folder(folder) as scratch:
         (scratch / "items.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items), encoding="utf-8")

@@ -18,10 +18,10 @@ from typing import Any
 
 import polars as pl
 
+from ktodata.digests import digest
 from ktodata.errors import DataError, SettingError
 from ktodata.evaluate.generation import ANSWER_BATCH_SIZE
 from ktodata.experiments.arms import ITEMS
-from ktodata.experiments.digests import digest
 from ktodata.experiments.probes.lm_task_files import is_task_file, task_folder
 from ktodata.extras import require
 from ktodata.files import digest_file

@@ -7,11 +7,11 @@ from typing import Any
 
 import polars as pl
 
+from ktodata.digests import digest
 from ktodata.errors import RunError, SettingError
 from ktodata.evaluate import instructions
 from ktodata.evaluate.generation import answer_all, encode_prompts
 from ktodata.experiments.arms import ITEMS, PROBED, TrainedArm
-from ktodata.experiments.digests import digest
 from ktodata.experiments.measures import TABLE, lines_of
 from ktodata.experiments.probes import safety
 from ktodata.experiments.probes.lm_tasks import LmTasks, load_tasks, score_tasks, task_measures

@@ -13,9 +13,9 @@ import polars as pl
 from pydantic import ConfigDict, Field
 from typing_extensions import TypedDict  # pydantic reads typing's own only from Python 3.12 on
 
+from ktodata.digests import digest
 from ktodata.errors import EmptyDataError, SettingError
 from ktodata.experiments.arms import BASE, TrainedArm
-from ktodata.experiments.digests import digest
 from ktodata.experiments.measures import TABLE, lines_of, part_of
 from ktodata.labels.judges.judge_questions import question_set
 from ktodata.labels.judges.judge_scores import answer_questions, open_store, read_scores

@@ -1,19 +1,28 @@
-"""The code that a result depends on: a module, and all modules of the package that it imports, however deep."""
+"""What a kept result is made of, in 16 hex digits: any values, and the code of this package that makes it."""
 
+import json
 import re
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
+
+import xxhash
 
 from ktodata.files import digest_file
-from ktodata.pipeline.run_folder import digest
 
-PACKAGE = Path(__file__).parents[1]
+PACKAGE = Path(__file__).parent
 # imports inside functions count; names in brackets may stand on lines of their own
 IMPORT = re.compile(r"^\s*(?:from\s+(ktodata[\w.]*)\s+import\s+(\([^)]*\)|[^\n]*)|import\s+(ktodata[\w.]*))", re.MULTILINE)
 # imports for type checkers load nothing; in a package they say where a name is that is loaded when it is asked for
 FOR_CHECKERS = re.compile(r"^if TYPE_CHECKING:\n(?:[ \t]+[^\n]*\n|\n)+", re.MULTILINE)
 SHOWS = ("report", "review", "cli.py", "progress.py", "notebook.py")  # rooms that show results and make none
-DISCOVERS = "iter_modules"  # a module that looks its neighbours up depends on all of them
+DISCOVERS = re.compile(r"\biter_modules\(")  # a module that looks its neighbours up depends on all of them
+
+
+def digest(*parts: Any) -> str:
+    """16 hex digits of any JSON values. The key 1 is another than the key "1" or true, and so is another label mapping."""
+    return xxhash.xxh3_64_hexdigest(json.dumps(_typed(parts), default=str).encode())
 
 
 @cache
@@ -31,21 +40,22 @@ def code_digest(*modules: str) -> str:
             waiting += _imports_of(file)
     reached |= {package / "__init__.py" for file in reached for package in file.parents if package.is_relative_to(PACKAGE)}
     reached.discard(PACKAGE / "__init__.py")  # loads nothing unasked
-    return digest([(file.relative_to(PACKAGE).as_posix(), _content(file)) for file in sorted(reached)])
+    return digest([(file.relative_to(PACKAGE).as_posix(), digest_file(file)) for file in sorted(reached)])
 
 
-@cache
-def _content(file: Path) -> str:
-    return digest_file(file)
+def _typed(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return ["mapping", *sorted([type(key).__name__, str(key), _typed(item)] for key, item in value.items())]
+    return [_typed(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 @cache
 def _imports_of(file: Path) -> list[Path]:
     source = file.read_text(encoding="utf-8")
-    files: list[Path] = [] if DISCOVERS not in source else list(file.parent.glob("*.py"))
+    files: list[Path] = list(file.parent.glob("*.py")) if DISCOVERS.search(source) else []
     for module, names, plain in IMPORT.findall(FOR_CHECKERS.sub("", source)):
         files += _file_of(module or plain)
-        for name in re.findall(r"\w+", names.split("#")[0]):
+        for name in re.findall(r"\w+", re.sub("#.*", "", names)):
             files += _file_of(f"{module}.{name}") + _loaded_for(module, name)
     return files
 
