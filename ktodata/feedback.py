@@ -18,6 +18,9 @@ TEMPLATE_FIELDS = ("tools", "chat_template_kwargs")
 CLASS_WEIGHT_LIMIT = 10.0
 VECTORS = ("prompt_embedding", "completion_embedding", "hidden_state")  # most of a row's bytes
 LABEL_NAMES = {False: "undesirable", True: "desirable"}
+LABEL_OF = {"desirable": True, "undesirable": False}  # in the order in which they are shown
+PARTS = ("train", "validation", "test")  # the further right, the less the model may have seen of it
+HELD_OUT = PARTS[1:]
 VOTE = pl.Struct({"rater": pl.String, "label": pl.Boolean, "created_at": pl.Datetime("us", "UTC")})
 
 

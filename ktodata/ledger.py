@@ -7,10 +7,9 @@ from typing import Any, Literal
 import polars as pl
 
 from ktodata.errors import RunError
-from ktodata.feedback import LABEL_NAMES, check_row_ids
-from ktodata.stage import DECISION_SCHEMA, STRENGTH, StageResult, no_decisions, strongest_decisions
+from ktodata.feedback import HELD_OUT, LABEL_NAMES, check_row_ids
+from ktodata.stage import DECISION_SCHEMA, KEPT, STRENGTH, StageResult, no_decisions, strength, strongest_decisions
 
-HELD_OUT = ("validation", "test")
 OUT = ("drop", "quarantine")
 NOT_APPLIED = "verdict_not_applied"  # a row that is exported though a person said otherwise of it
 AWAY = {"drop": "dropped", "quarantine": "quarantined", "review": "held for review"}
@@ -42,10 +41,9 @@ def outcomes(
     training = _strongest(in_training).with_columns(final=pl.lit(not split_follows))
     if part is not None:
         training = training.join(part.filter(pl.col("part").is_in(HELD_OUT)), on="row_id", how="anti")
-    strength = pl.col("action").replace_strict({action: rank for rank, action in enumerate(STRENGTH)}, return_dtype=pl.Int8)
     one_each = (
         pl.concat([final, training])
-        .sort(strength, "final", descending=True, maintain_order=True)
+        .sort(strength(pl.col("action")), "final", descending=True, maintain_order=True)
         .unique("row_id", keep="first", maintain_order=True)
     )
     rows = row_ids.alias("row_id").to_frame().join(one_each, on="row_id", how="left", maintain_order="left")
@@ -98,7 +96,7 @@ def account(ledger: pl.DataFrame, row_ids: pl.Series, exported: pl.DataFrame, *,
     """
     final = ledger.filter(pl.col("stage") == "export")
     states = dict(final.group_by("action").len().iter_rows())
-    n_kept = states.get("keep", 0) + states.get("relabel", 0)
+    n_kept = sum(states.get(state, 0) for state in KEPT)
     counts = {
         "rows_in": row_ids.len() + quarantined_records,
         "quarantined": quarantined_records + states.get("quarantine", 0),
@@ -110,7 +108,7 @@ def account(ledger: pl.DataFrame, row_ids: pl.Series, exported: pl.DataFrame, *,
     }
     counts |= dict(sorted(exported.group_by("part").len().iter_rows()))
     total = counts["kept"] + counts["dropped"] + counts["quarantined"] + counts["review"]
-    lost = set(final.filter(pl.col("action").is_in(["keep", "relabel"]))["row_id"]) ^ set(exported["row_id"])
+    lost = set(final.filter(pl.col("action").is_in(KEPT))["row_id"]) ^ set(exported["row_id"])
     odd = set(final.filter(pl.col("row_id").is_duplicated())["row_id"]) | set(final["row_id"]) ^ set(row_ids)
     if total != counts["rows_in"] or lost or odd or exported.height != n_kept:
         raise RunError(
@@ -131,8 +129,7 @@ def add_columns(feedback: pl.DataFrame, result: StageResult) -> pl.DataFrame:
     before = pl.col("state") if "state" in feedback.columns else pl.lit("keep")
     new = [name for name in result.columns.columns if name != "row_id"]
     joined = feedback.drop(new, strict=False).join(result.columns, on="row_id", how="left", maintain_order="left")
-    rank = {action: rank for rank, action in enumerate(STRENGTH)}
-    ranks = [column.replace_strict(rank, return_dtype=pl.Int8) for column in (before, pl.col("action").fill_null("keep"))]
+    ranks = [strength(action) for action in (before, pl.col("action").fill_null("keep"))]
     state = pl.max_horizontal(ranks).replace_strict(dict(enumerate(STRENGTH)), return_dtype=pl.String)
     return (
         joined.join(actions, on="row_id", how="left", maintain_order="left")

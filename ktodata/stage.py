@@ -15,7 +15,7 @@ far. Rows dropped for good are gone; "drop" is seen only before the split is kno
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -33,6 +33,8 @@ Seed = Annotated[int, Field(ge=0)]
 Action = Literal["keep", "drop", "relabel", "review", "quarantine"]
 # When several steps decide on one row, the strongest holds: what cannot be used is out, what is doubted waits.
 STRENGTH: tuple[Action, ...] = ("keep", "relabel", "review", "drop", "quarantine")
+KEPT: tuple[Action, ...] = ("keep", "relabel")  # of rows that are exported
+HELD: Action = "review"  # of rows that wait for a person
 
 DECISION_SCHEMA = pl.Schema(
     {"row_id": pl.String(), "action": pl.String(), "reason": pl.String(), "evidence": pl.String(), "caused_by": pl.String()}
@@ -42,6 +44,22 @@ DECISION_SCHEMA = pl.Schema(
 def no_decisions() -> pl.DataFrame:
     """An empty table of decisions."""
     return pl.DataFrame(schema=DECISION_SCHEMA)
+
+
+def strength(action: pl.Expr) -> pl.Expr:
+    """Where an action stands in STRENGTH."""
+    return action.replace_strict({action: rank for rank, action in enumerate(STRENGTH)}, return_dtype=pl.Int8)
+
+
+def is_trained(columns: Collection[str]) -> pl.Expr:
+    """Whether a row is trained on, by its part and state. columns : of the table; one that it lacks leaves no row out"""
+    part = pl.col("part") == "train" if "part" in columns else pl.lit(value=True)
+    return part & pl.col("state").is_in(KEPT) if "state" in columns else part
+
+
+def trained_label() -> pl.Expr:
+    """The label that a row is trained on with: the other one where it is turned."""
+    return pl.col("label") ^ (pl.col("state") == "relabel")
 
 
 def decide(
@@ -109,9 +127,8 @@ class StageResult:
 
 def strongest_decisions(decisions: pl.DataFrame) -> pl.DataFrame:
     """One decision per row_id: the strongest action, and of those the first given."""
-    strength = pl.col("action").replace_strict({action: rank for rank, action in enumerate(STRENGTH)}, return_dtype=pl.Int8)
     return (
-        decisions.with_columns(strength=strength)
+        decisions.with_columns(strength=strength(pl.col("action")))
         .sort("strength", descending=True, maintain_order=True)
         .unique("row_id", keep="first", maintain_order=True)
         .drop("strength")

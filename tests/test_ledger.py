@@ -6,7 +6,7 @@ import pytest
 from ktodata.errors import RunError
 from ktodata.feedback import feedback_table
 from ktodata.ledger import StageDecisions, account, add_columns, labels_in_words, outcomes, write_up
-from ktodata.stage import DECISION_SCHEMA, StageResult, decide
+from ktodata.stage import DECISION_SCHEMA, StageResult, decide, is_trained, trained_label
 
 IDS = pl.Series(["a", "b", "c"])
 
@@ -113,3 +113,13 @@ def test_a_row_says_which_label_is_exported_and_why(end, reason, trusted, verdic
     row = {"label": True, "trusted_label": trusted}
     words = labels_in_words(row, verdict, [*before, last] if end else [])
     assert words == {"read": "desirable", "exported": exported, "why": why}
+
+
+def test_what_is_trained_on_and_with_which_label():
+    states, parts = ["keep", "relabel", "review", "keep"], ["train", "train", "train", "test"]
+    rows = pl.DataFrame({"state": states, "part": parts, "label": [True] * 4})
+    trained = rows.with_columns(trained=is_trained(rows.columns), label=trained_label())
+    assert trained["trained"].to_list() == [True, True, False, False]
+    assert trained["label"].to_list() == [True, False, True, True]
+    for known, expected in ((["state"], [True, True, False, True]), (["part"], [True, True, True, False]), ([], [True] * 4)):
+        assert rows.with_columns(trained=is_trained(known))["trained"].to_list() == expected

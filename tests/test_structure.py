@@ -8,11 +8,13 @@ import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 import ktodata
+from ktodata import feedback, ledger, stage
 from ktodata.stages import ORDER
 
 PACKAGE = Path(ktodata.__file__).parent
@@ -132,6 +134,28 @@ def test_a_name_stands_for_one_thing():
             if isinstance(node, ast.ClassDef):
                 places[f"class {node.name}"].append(module_of(path))
     assert {name: at for name, at in places.items() if len(at) > 1 and name not in ("__init__.py", "__main__.py")} == {}
+
+
+def literals_of(tree: ast.AST) -> Iterator[tuple[int, object]]:
+    """Line and value of each tuple, list and mapping of literals; lists as tuples."""
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Tuple, ast.List, ast.Dict)):
+            with suppress(ValueError):
+                value = ast.literal_eval(node)
+                yield node.lineno, tuple(value) if isinstance(value, list) else value
+
+
+def test_parts_states_and_names_of_labels_are_written_once():
+    """Which rows are held out, exported or trained on, and what a label is called, is asked of feedback.py, stage.py and ledger.py."""
+    known = [feedback.PARTS, feedback.HELD_OUT, feedback.LABEL_NAMES, feedback.LABEL_OF, stage.KEPT, stage.STRENGTH, ledger.AWAY]
+    again = [
+        f"{module_of(path)}:{line} {value}"
+        for path, tree in TREES.items()
+        if module_of(path) not in ("feedback", "ledger", "stage")
+        for line, value in literals_of(tree)
+        if any(value == one for one in known)
+    ]
+    assert again == []
 
 
 def test_a_folder_can_be_taken_in_at_a_glance():

@@ -14,6 +14,7 @@ from ktodata.bench.bench_methods import BenchAnswer
 from ktodata.bench.bench_rows import BenchRows, Bools, Floats, Ints
 from ktodata.files import whole_file
 from ktodata.stats import Interval
+from ktodata.stats.bootstrap import group_weights, percentile_interval
 
 MIN_RANKED = 10  # of one given label, for its AUROC to count
 
@@ -128,18 +129,12 @@ def paired(first: list[BenchCell], second: list[BenchCell], measure: str, *, dra
 
     first, second : of the same source and budget, a cell for each seed. measure : "auroc", "average_precision" or "right"
     """
-    groups, rng = first[0].groups, np.random.default_rng(seed)
-    codes = np.unique(groups, return_inverse=True)[1]
 
-    def difference(weights: Floats) -> float | None:
+    def difference(weights: Floats) -> float:
         pairs = [(getattr(a, measure)(weights), getattr(b, measure)(weights)) for a, b in zip(first, second, strict=True)]
         values = [a - b for a, b in pairs if a is not None and b is not None]
-        return float(np.mean(values)) if values else None
+        return float(np.mean(values)) if values else np.nan
 
-    value = difference(np.ones(len(groups)))
-    if value is None:
-        return Interval(None, None, None)
-    size = codes.max() + 1
-    drawn = [difference(np.bincount(rng.integers(0, size, size), minlength=size)[codes].astype(float)) for _ in range(draws)]
-    low, high = np.quantile([each for each in drawn if each is not None], [0.025, 0.975])
-    return Interval(value, float(low), float(high))
+    blocks = group_weights(first[0].groups, draws, np.random.default_rng(seed))
+    drawn = np.array([difference(weights) for block in blocks for weights in block])
+    return percentile_interval(difference(np.ones(len(first[0].groups))), drawn)

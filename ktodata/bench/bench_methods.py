@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from ktodata.bench.bench_rows import BenchRows, Bools, Floats, Ints
 from ktodata.errors import SettingError
 from ktodata.labels.people.review_queue import stratified
+from ktodata.labels.people.votes import last_votes, votes_of_rows
 
 Kind = TypeVar("Kind", bound=np.generic)
 
@@ -135,13 +136,9 @@ def method(name: str, *, choose: Choosing = at_random, **kind: Any) -> Callable[
 
 def vote_matrix(table: pl.DataFrame) -> Floats:
     """Float [N, raters], raters by name: 1 desirable, 0 undesirable, nan where one has not judged the row."""
-    cast = table.select("row_id", "votes").explode("votes").drop_nulls("votes").unnest("votes").drop_nulls("rater")
+    cast = last_votes(votes_of_rows(table)).drop_nulls("rater")
     if cast.is_empty():
         return np.empty((table.height, 0))
-    wide = (
-        cast.group_by("row_id", "rater")
-        .agg(pl.col("label").last().cast(pl.Float64))
-        .pivot("rater", index="row_id", values="label")
-    )
+    wide = cast.with_columns(pl.col("verdict").cast(pl.Float64)).pivot("rater", index="row_id", values="verdict")
     joined = table.select("row_id").join(wide, on="row_id", how="left", maintain_order="left").drop("row_id")
     return joined.select(sorted(joined.columns)).to_numpy()

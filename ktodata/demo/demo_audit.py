@@ -13,7 +13,7 @@ from ktodata.formats import read
 from ktodata.labels.label_words import span
 from ktodata.ledger import add_columns
 from ktodata.pipeline.audit import LabelAudit
-from ktodata.stage import StageResult
+from ktodata.stage import KEPT, StageResult
 from ktodata.stages.coverage import coverage
 from ktodata.stages.dedupe import dedupe
 from ktodata.stages.embed import embed
@@ -89,7 +89,7 @@ class DemoAudit:
     def gain(self) -> DemoGain:
         """Wrong labels, by the truth, of the rows that were learnt from: as given, and after the reviews."""
         rows = _training_rows(self.reviewed, self.sample)
-        judged, stay = rows["judged"], rows.filter(pl.col("state").is_in(["keep", "relabel"]))
+        judged, stay = rows["judged"], rows.filter(pl.col("state").is_in(KEPT))
         given, alone = (TrainingLabels(int(wrong.sum()), rows.height) for wrong in (rows["wrong"], rows["wrong"] & ~judged))
         return DemoGain(int(judged.sum()), given, alone, TrainingLabels(int(stay["wrong_now"].sum()), stay.height))
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ktodata.errors import DataError
 from ktodata.stats import Interval
-from ktodata.stats.bootstrap import Statistic, percentile_interval, weighted_auc, weighted_auc_within
+from ktodata.stats.bootstrap import Statistic, group_weights, percentile_interval, weighted_auc, weighted_auc_within
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -103,11 +103,9 @@ def _reward_cube(scores: pl.DataFrame, held_out: pl.DataFrame) -> tuple[list[str
 def _bootstrap_draws(groups: pl.Series, seeds: int, resamples: int, seed: int) -> tuple[Floats, Floats]:
     """Weights of rows [1 + R, n] and of seeds [1 + R, S]; the first line is the data as it is."""
     random = np.random.default_rng(seed)
-    number = groups.rank("dense").to_numpy() - 1
-    count = int(number.max()) + 1
-    rows = random.multinomial(count, np.full(count, 1 / count), size=resamples)[:, number].astype(float)
+    rows = list(group_weights(groups.rank("dense"), resamples, random))  # before the seeds, by one generator
     picks = random.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples) / seeds
-    return np.vstack([np.ones((1, len(number))), rows]), np.vstack([np.full((1, seeds), 1 / seeds), picks])
+    return np.vstack([np.ones((1, len(groups))), *rows]), np.vstack([np.full((1, seeds), 1 / seeds), picks])
 
 
 def _rows_of_models(model: pl.Series) -> list[NDArray[np.bool_]]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from ktodata.feedback import COLUMNS, TEMPLATE_FIELDS, VOTE
+from ktodata.feedback import COLUMNS, LABEL_NAMES, TEMPLATE_FIELDS, VOTE
 from ktodata.formats.dialects.hh_rlhf import is_transcript, transcript_prompt
 from ktodata.formats.file_types.source_record import SourceRecord
 from ktodata.formats.format import GIVEN_PART, RATING, USUAL, Fields, Format
@@ -316,7 +316,7 @@ def _number_repeats(table: pl.DataFrame, kept: Mapping[str, Sequence[Any]]) -> p
 def _content_id(row: Mapping[str, Any]) -> str:
     turns, time = row["turns"], row["created_at"]
     prompt = row["prompt"] if turns is None else json.dumps([loaded_turn(turn) for turn in turns], ensure_ascii=False)
-    label = "desirable" if row["label"] else "undesirable"
+    label = LABEL_NAMES[row["label"]]
     # whether it was a conversation is part of the content: the plain text of one could be typed as a prompt
     form = "text" if turns is None else "turns"
     # a part only where there is one: rows without tools are named as they always were

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
+from ktodata.labels.evidence.evidence import MODEL_EDGE
 from ktodata.stats import Interval
 
 Floats = NDArray[np.float64]
@@ -33,7 +34,6 @@ Bools = NDArray[np.bool_]
 DROP_FROM = 1 / 4
 RELABEL_FROM = 0.8  # over the 3/4 from which it pays: of the labels that are turned, so many at least are to be wrong
 LABEL_ACTIONS = ("drop", "relabel", "drop_and_relabel", "soften")
-EDGE = 1e-3
 LEVEL = 0.95  # to one side, of all that decides what acts on a label
 
 
@@ -112,10 +112,12 @@ def wrong_by_random_flips(p_desirable: Floats, labels: Bools, confident_joint: N
     """
     given_if_true = confident_joint / np.maximum(confident_joint.sum(axis=0), 1)
     a, b = float(given_if_true[1, 0]), float(given_if_true[0, 1])
-    p = np.clip(p_desirable, EDGE, 1 - EDGE)
-    t = np.clip((p - a) / max(1 - a - b, EDGE), 0, 1)
+    p = np.clip(p_desirable, MODEL_EDGE, 1 - MODEL_EDGE)
+    t = np.clip((p - a) / max(1 - a - b, MODEL_EDGE), 0, 1)
     up, down = (1 - t) * a, t * b
-    return np.where(labels, up / np.maximum(up + t * (1 - b), EDGE), down / np.maximum(down + (1 - t) * (1 - a), EDGE))
+    return np.where(
+        labels, up / np.maximum(up + t * (1 - b), MODEL_EDGE), down / np.maximum(down + (1 - t) * (1 - a), MODEL_EDGE)
+    )
 
 
 def soft_labels(labels: Bools, p_wrong: Floats, known: Bools, reviewed: Bools, truth: Bools) -> Floats:

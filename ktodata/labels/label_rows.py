@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ktodata.feedback import VECTORS, VOTE
 from ktodata.labels.people.trusted import CONTESTED, DRAW_SEED, mark_reviewed
 from ktodata.labels.row_groups import FOLDS, row_groups
+from ktodata.stage import is_trained
 
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
@@ -118,5 +119,5 @@ def label_rows(
     # a judge's vote counts here, and in no decision of dedupe on a text that raters are divided on
     with_judge = pl.concat_list("pooled_votes", "judge_votes")
     table = table.with_columns(pooled_votes=pl.when(pl.col("judge_votes").is_null()).then("pooled_votes").otherwise(with_judge))
-    table = table.with_columns(trained=(pl.col("part") == "train") & pl.col("state").is_in(["keep", "relabel"]))
+    table = table.with_columns(trained=is_trained(table.columns))
     return LabelRows(mark_reviewed(table, seed, all_at_random=all_at_random), neighbours, vectors, folds)

@@ -33,7 +33,7 @@ from ktodata.ledger import add_columns
 from ktodata.pipeline.audit_recipe import is_recipe
 from ktodata.pipeline.run_folder import Run
 from ktodata.settings import check_settings, unknown_name
-from ktodata.stage import StageResult, no_decisions
+from ktodata.stage import HELD, StageResult, is_trained, no_decisions
 from ktodata.stages.dedupe import dedupe
 from ktodata.stages.embed import embed
 from ktodata.stages.hidden_states import hidden_states
@@ -43,7 +43,7 @@ from ktodata.stages.validate import validate
 
 SECONDS_A_ROW = 60.0
 ROWS_DRAWN = 6  # of the queue, where an audit draws itself
-HELD, AS_LIKELY_AS_NOT = "review", 0.5  # the state of rows that wait for a person; P(wrong) of a text with both labels
+AS_LIKELY_AS_NOT = 0.5  # P(wrong) of a text with both labels
 OF_A_TABLE = {"row_id", "votes"}  # columns of a feedback table that hardly any other frame has both of
 # what `read` takes, but for what means something else here: a column of models, which turn is judged
 READING = set(inspect.signature(read).parameters) - {"paths", "model", "judged"}
@@ -448,10 +448,7 @@ class LabelAudit:
     @property
     def trained(self) -> NDArray[np.bool_]:
         """Which rows of the table were learnt from: bool [N]."""
-        in_training = (self.table_column("part", "train") == "train") & self.table_column("state", "keep").is_in(
-            ["keep", "relabel"]
-        )
-        return np.asarray(in_training.to_numpy())
+        return self.table.with_columns(trained=is_trained(self.table.columns))["trained"].to_numpy()
 
     @property
     def evidence_against(self) -> pl.Series:
@@ -535,8 +532,7 @@ def _as_booleans(verdicts: pl.DataFrame) -> pl.Series:
 def _without_trained_text(table: pl.DataFrame, row_ids: pl.Series) -> int:
     """How many of these rows have a text of which no row is trained on: what is said of them changes nothing."""
     text = ["prompt", "completion"]
-    part = pl.col("part") if "part" in table.columns else pl.lit("train")
-    trained = table.filter(part == "train", pl.col("state").is_in(["keep", "relabel"]))
+    trained = table.filter(is_trained(table.columns))
     judged = table.filter(pl.col("row_id").is_in(row_ids.implode()))
     return judged.join(trained.select(text).unique(), on=text, how="anti").height
 

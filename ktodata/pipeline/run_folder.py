@@ -13,6 +13,7 @@ import xxhash
 
 from ktodata.digests import digest
 from ktodata.errors import DataError, RunError
+from ktodata.feedback import PARTS
 from ktodata.files import (
     describe,
     read_note,
@@ -33,7 +34,6 @@ from ktodata.stage import StageResult, check_stage
 if TYPE_CHECKING:
     from ktodata.pipeline.compare_runs import RunComparison
 
-PARTS = ("train", "validation", "test")
 MAX_LISTED = 12  # rows in a message
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
+from ktodata.feedback import LABEL_NAMES
 from ktodata.formats.inspection.draft_lines import UNDECIDED
 from ktodata.formats.label_rules import MAX_SHOWN, values_in_words
 from ktodata.labels.label_words import (
@@ -129,7 +130,7 @@ def _troubles(contents: RunContents) -> Iterator[tuple[str, str]]:
     if balance is not None and (usable := balance.usable).total:
         larger = max(usable.value, 1 - usable.value)
         if larger > LOPSIDED:
-            name = "desirable" if usable.value > 0.5 else "undesirable"
+            name = LABEL_NAMES[usable.value > 0.5]
             yield "imbalance", f"{percent(larger, 0)} of the rows that can be trained on are {name}."
     if coverage is not None and coverage.clusters:
         largest = coverage.clusters[0]

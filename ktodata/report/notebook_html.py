@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 from markupsafe import Markup, escape
 
-from ktodata.feedback import check_columns
+from ktodata.feedback import LABEL_NAMES, check_columns
 from ktodata.formats.verdicts.matching import settling_in_words
 from ktodata.labels.label_words import undecided_note
 from ktodata.report.headline import headline
@@ -31,7 +31,6 @@ NOTES = (
     *("row_id", "trusted_label", "verdict", "note", "p_wrong", "doubt", "p_desirable", "why", "evidence_against"),
     *("rater", "model", "source", "cluster", "part"),
 )
-WORDS = {True: "desirable", False: "undesirable"}
 DOTS = {True: "#0d7a70", False: "#b8501b"}
 TOP = "text-align:left;vertical-align:top;"
 WRAPPED = "white-space:pre-wrap;overflow-wrap:anywhere;"
@@ -221,7 +220,7 @@ def _row_notes(row: Mapping[str, Any], notes: Sequence[str]) -> Iterator[Markup]
     """The label as a word, its quality as a bar, and the other notes on the row."""
     if "label" in row:
         dot = Markup('<span style="color:{}" aria-hidden="true">&#9679;</span>').format(DOTS.get(row["label"], "#888"))
-        yield Markup("<div>{} <strong>{}</strong></div>").format(dot, WORDS.get(row["label"], "no label"))
+        yield Markup("<div>{} <strong>{}</strong></div>").format(dot, LABEL_NAMES.get(row["label"], "no label"))
     if row.get("label_quality") is not None:
         quality = number(float(row["label_quality"]), 2)
         bar = '<meter min="0" max="1" low="0.5" high="0.5" optimum="1" value="{}" style="width:5em"></meter>'

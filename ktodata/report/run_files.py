@@ -17,12 +17,9 @@ from ktodata.files import (
     scan_parquet,
     siblings_of,
 )
+from ktodata.formats.table import QUARANTINE
 from ktodata.report.integrity import FileFault, check_finished, faults_of
 from ktodata.stage import DECISION_SCHEMA, check_stage, strongest_decisions
-
-QUARANTINE_SCHEMA = pl.Schema(
-    {"file": pl.String(), "line": pl.Int64(), "reason": pl.String(), "detail": pl.String(), "raw": pl.String()}
-)
 
 
 class StageTables(Protocol):
@@ -140,7 +137,7 @@ class RunFiles:
         """Every record that could not become a row."""
         self._check("ingest")
         file = self.path / "quarantine.parquet"
-        return read_own_table(file) if file.is_file() else pl.DataFrame(schema=QUARANTINE_SCHEMA)
+        return read_own_table(file) if file.is_file() else pl.DataFrame(schema=QUARANTINE)
 
     def has(self, stage: str) -> bool:
         """Whether that stage has left something."""

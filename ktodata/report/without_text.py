@@ -17,7 +17,8 @@ from typing import Any
 
 import polars as pl
 
-from ktodata.report.run_files import QUARANTINE_SCHEMA, RunFiles
+from ktodata.formats.table import QUARANTINE
+from ktodata.report.run_files import RunFiles
 
 LEFT_OUT = "…"
 # columns of names that are replaced even where a name happens to be a word of ours
@@ -107,7 +108,9 @@ class WithoutText(RunFiles):
     def quarantine(self) -> pl.DataFrame:
         """Reasons; neither file nor text."""
         reasons = self._run.quarantine.select("reason")
-        return reasons.select(pl.col(name) if name == "reason" else pl.lit(None, of).alias(name) for name, of in _QUARANTINE)
+        return reasons.select(
+            pl.col(name) if name == "reason" else pl.lit(None, of).alias(name) for name, of in QUARANTINE.items()
+        )
 
     def metrics(self, stage: str) -> dict[str, Any]:
         """The stage's numbers."""
@@ -141,9 +144,6 @@ class WithoutText(RunFiles):
 
     def _named(self, table: pl.DataFrame | None) -> pl.DataFrame | None:
         return None if table is None else self._names.table(table)
-
-
-_QUARANTINE = tuple(QUARANTINE_SCHEMA.items())
 
 
 class _Names:

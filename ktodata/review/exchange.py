@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from ktodata.errors import EmptyDataError, FormatError, SettingError
+from ktodata.feedback import LABEL_NAMES
 from ktodata.files import check_no_run_file, whole_file
 from ktodata.formats.data_files import FileKind, find_sources, kind_of, nearest
 from ktodata.formats.file_types.open_files import read_records
@@ -159,7 +160,7 @@ def _argilla_record(verdicts: list[dict[str, Any]]) -> dict[str, Any]:
         "id": first["row_id"],
         "status": "completed",
         "fields": {"prompt": first["prompt"], "completion": first["completion"]},
-        "metadata": _names_of_row(first) | {"given": "desirable" if first["label"] else "undesirable"},
+        "metadata": _names_of_row(first) | {"given": LABEL_NAMES[first["label"]]},
         "responses": responses | ({NOTE: [_argilla_response(verdict, verdict["note"]) for verdict in notes]} if notes else {}),
     }
 
@@ -175,7 +176,7 @@ def _argilla_response(verdict: Mapping[str, Any], value: str) -> dict[str, Any]:
 
 def _label_studio_task(verdicts: list[dict[str, Any]]) -> dict[str, Any]:
     first = verdicts[0]
-    given_label = "desirable" if first["label"] else "undesirable"
+    given_label = LABEL_NAMES[first["label"]]
     return {
         "id": first["row_id"],
         "data": _names_of_row(first) | {"prompt": first["prompt"], "completion": first["completion"], "given": given_label},

@@ -11,6 +11,7 @@ from pathlib import Path
 import polars as pl
 
 from ktodata.errors import RunError
+from ktodata.feedback import LABEL_NAMES
 from ktodata.formats.times import moment
 from ktodata.formats.verdicts.verdict_store import EVENT_SCHEMA, VerdictWord, check_store, create_tables, current_verdicts
 
@@ -48,7 +49,7 @@ class ReviewVerdict:
         """What the verdict says of the row, whatever its given label: "desirable", "undesirable", "drop" or "contested"."""
         if self.verdict not in ("keep", "flip"):
             return self.verdict
-        return "desirable" if self.label == (self.verdict == "keep") else "undesirable"
+        return LABEL_NAMES[self.label == (self.verdict == "keep")]
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ from ktodata.embeddings.map_layout import map_prompts, map_sample
 from ktodata.errors import EmptyDataError, SettingError
 from ktodata.feedback import question_text
 from ktodata.findings import Finding, issue, not_applicable, passed
-from ktodata.stage import Prompts, Seed, StageResult
+from ktodata.stage import Prompts, Seed, StageResult, is_trained, trained_label
 from ktodata.stats import clopper_pearson
 from ktodata.text.cluster_terms import cluster_names, cluster_terms
 from ktodata.work_done import working_on
@@ -110,17 +110,14 @@ def coverage(
 
 
 def _rows_to_cover(feedback: pl.DataFrame) -> pl.DataFrame:
-    trained = pl.col("state").is_in(["keep", "relabel"])
-    if "part" in feedback.columns:
-        trained &= pl.col("part") == "train"
     group = pl.coalesce("prompt_group", "prompt") if "prompt_group" in feedback.columns else pl.col("prompt")
-    rows = feedback.filter(trained).select(
+    rows = feedback.filter(is_trained(feedback.columns)).select(
         "row_id",
         "prompt",
         "source",
         "prompt_embedding",
         group=group,
-        desirable=pl.col("label") ^ (pl.col("state") == "relabel"),  # a relabelled row is trained on with the other label
+        desirable=trained_label(),
     )
     if rows.is_empty():
         raise EmptyDataError(

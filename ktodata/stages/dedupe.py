@@ -12,7 +12,7 @@ from ktodata.feedback import TEMPLATE_FIELDS, VOTE, check_columns, check_row_ids
 from ktodata.findings import Finding, issue, not_applicable, passed
 from ktodata.formats.records import text_id
 from ktodata.labels.label_words import both_labels_sentence
-from ktodata.stage import Prompts, StageResult, decide, no_decisions
+from ktodata.stage import KEPT, Prompts, StageResult, decide, no_decisions
 from ktodata.text.conclusions import conclude_alike
 from ktodata.text.contamination import contaminated
 from ktodata.text.near_duplicates import NO_PAIRS, SimilarPairs, Texts, near_rows, near_texts, nearest_kept, prepare
@@ -143,7 +143,7 @@ def _numbered_rows(feedback: pl.DataFrame, ignore_case: bool, ignore_space: bool
         given=rendered_form(feedback),
         created_at=created_at,
         place=pl.int_range(pl.len(), dtype=pl.Int64),
-        sound=state.is_in(["keep", "relabel"]),
+        sound=state.is_in(KEPT),
         vote_count=pl.col("votes").list.len(),
         trusted=trusted_label.is_not_null(),
         trusted_label=trusted_label,

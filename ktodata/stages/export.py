@@ -9,10 +9,10 @@ import polars as pl
 from pydantic import Field
 
 from ktodata.errors import DataError, EmptyDataError
-from ktodata.feedback import TEMPLATE_FIELDS, check_columns, one_turn
+from ktodata.feedback import PARTS, TEMPLATE_FIELDS, check_columns, one_turn
 from ktodata.findings import Finding, issue, not_applicable, passed
 from ktodata.models import load_tokenizer
-from ktodata.stage import Seed, StageResult, decide, no_decisions
+from ktodata.stage import KEPT, Seed, StageResult, decide, no_decisions, trained_label
 from ktodata.stages.row_order import OrderCheck, check_order, plan_order
 from ktodata.text.pii.masks import counted_once, masked
 from ktodata.text.rendered_form import rendered_form
@@ -22,7 +22,6 @@ NEEDS = ("prompt", "completion", "label", "turns", "answer", *TEMPLATE_FIELDS, "
 USES = ("part", "weight", "prompt_group", "label_quality", "trusted_label", "soft_label", "pii_masks", "duplicate_of")
 ADDS = ("part", "shard", "position")
 
-PARTS = ("train", "validation", "test")
 Conversational = Literal["auto", "always", "never"]
 
 # written when they are there, after row_id, prompt, completion, label and weight
@@ -122,7 +121,7 @@ def shard_table(
         "row_id",
         prompt=_prompt_turns() if chat else pl.col("prompt"),
         completion=_answer_turn() if chat else pl.col("completion"),
-        label=_trained_label(),
+        label=trained_label(),
         weight=weight.cast(pl.Float64).fill_null(1.0),
         **given,
         **{name: pl.col(name) for name in kept},
@@ -192,12 +191,12 @@ def _exportable_rows(feedback: pl.DataFrame) -> pl.DataFrame:
     group = pl.col("prompt_group") if "prompt_group" in feedback.columns else pl.lit(None, pl.String)
     quality = pl.col("label_quality") if "label_quality" in feedback.columns else pl.lit(None, pl.Float64)
     trusted = pl.col("trusted_label").is_not_null() if "trusted_label" in feedback.columns else pl.lit(value=False)
-    rows = feedback.filter(pl.col("state").is_in(["keep", "relabel"])).select(
+    rows = feedback.filter(pl.col("state").is_in(KEPT)).select(
         "row_id",
         "state",
         "completion",
         part=part,
-        label=_trained_label(),
+        label=trained_label(),
         group=pl.coalesce(group, "prompt"),
         label_quality=quality,
         trusted=trusted,
@@ -207,10 +206,6 @@ def _exportable_rows(feedback: pl.DataFrame) -> pl.DataFrame:
             f"export: part is {', '.join(map(repr, sorted(unknown)))} in some rows; it must be one of {', '.join(PARTS)}."
         )
     return rows
-
-
-def _trained_label() -> pl.Expr:
-    return pl.col("label") ^ (pl.col("state") == "relabel")
 
 
 def _order_codes(train: pl.DataFrame) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]:
@@ -309,7 +304,7 @@ def check_both_labels(written: pl.DataFrame) -> Finding:
     """
     fold = "duplicate_of" not in written.columns
     texts = (normalised(pl.col(side), ignore_case=fold, ignore_space=fold) for side in ("prompt", "completion"))
-    rows = written.select(label=_trained_label(), text=pl.struct(*texts, rendered_form(written).alias("given")))
+    rows = written.select(label=trained_label(), text=pl.struct(*texts, rendered_form(written).alias("given")))
     both = rows.filter(pl.col("label").n_unique().over("text") > 1)
     if both.is_empty():
         return passed("KD093", "no text is written with both labels.")

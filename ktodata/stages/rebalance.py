@@ -11,9 +11,9 @@ import polars as pl
 from pydantic import Field
 
 from ktodata.errors import MissingColumnError, OneClassError
-from ktodata.feedback import CLASS_WEIGHT_LIMIT
+from ktodata.feedback import CLASS_WEIGHT_LIMIT, LABEL_NAMES
 from ktodata.findings import Finding, issue, not_applicable, passed
-from ktodata.stage import Seed, StageResult, decide, no_decisions
+from ktodata.stage import Seed, StageResult, decide, is_trained, no_decisions, trained_label
 
 NEEDS = ("label", "state")
 USES = ("part", "label_quality", "cluster", "trusted_label")
@@ -98,18 +98,15 @@ class _Counts:
 
 def _rows_to_balance(feedback: pl.DataFrame, seed: int) -> pl.DataFrame:
     """The rows that will be trained on, the least trustworthy first: row_id, desirable, label_quality, cluster."""
-    trained = pl.col("state").is_in(["keep", "relabel"])
-    if "part" in feedback.columns:
-        trained &= pl.col("part") == "train"
     quality = pl.col("label_quality") if "label_quality" in feedback.columns else pl.lit(None, pl.Float64)
     trusted = pl.col("trusted_label").is_not_null() if "trusted_label" in feedback.columns else pl.lit(value=False)
     cluster = pl.col("cluster") if "cluster" in feedback.columns else pl.lit(None, pl.Int32)
     rows = (
-        feedback.filter(trained)
+        feedback.filter(is_trained(feedback.columns))
         .sort("row_id")
         .select(
             "row_id",
-            desirable=pl.col("label") ^ (pl.col("state") == "relabel"),  # a relabelled row is trained on with the other label
+            desirable=trained_label(),
             label_quality=quality,
             cluster=cluster,
             trusted=trusted,
@@ -264,7 +261,7 @@ def check_label_balance(counts: _Counts) -> Finding:
     text = f"{counts.desirable:,} desirable and {counts.undesirable:,} undesirable rows to train on"
     if counts.larger_share <= 2 / 3:
         return passed("KD060", f"{text}.")
-    larger = "desirable" if counts.desirable > counts.undesirable else "undesirable"
+    larger = LABEL_NAMES[counts.desirable > counts.undesirable]
     return issue(
         "KD060",
         f"{text}: {counts.larger_share:.1%} are {larger}. Loss weights even out the gradient, not the information: "

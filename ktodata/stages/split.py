@@ -8,12 +8,12 @@ import polars as pl
 from pydantic import Field
 
 from ktodata.errors import DataError, EmptyDataError, MissingColumnError, SettingError
-from ktodata.feedback import check_columns, check_row_ids
+from ktodata.feedback import PARTS, check_columns, check_row_ids
 from ktodata.findings import Finding, issue, not_applicable, passed
 from ktodata.formats.file_types.saved_data import unasked_parts
 from ktodata.formats.format import GIVEN_PART
 from ktodata.stage import StageResult, decide
-from ktodata.text.prompt_groups import PARTS, components, find_leaks
+from ktodata.text.prompt_groups import components, find_leaks
 from ktodata.text.split_parts import deal_groups, hash_parts, parts_of_groups
 from ktodata.text.words import Index
 

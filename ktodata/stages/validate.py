@@ -26,7 +26,7 @@ import polars as pl
 from pydantic import Field
 
 from ktodata.errors import SettingError
-from ktodata.feedback import TEMPLATE_FIELDS, TURN, check_columns, check_row_ids
+from ktodata.feedback import LABEL_NAMES, TEMPLATE_FIELDS, TURN, check_columns, check_row_ids
 from ktodata.findings import Finding, issue, not_applicable, passed
 from ktodata.formats.turns import answer_turn, row_turns
 from ktodata.models import load_tokenizer
@@ -213,7 +213,7 @@ def check_one_class(feedback: pl.DataFrame) -> Finding:
         return not_applicable("KD007", "the table has no rows")
     if feedback["label"].n_unique() == 2:
         return passed("KD007")
-    only = "desirable" if feedback["label"][0] else "undesirable"
+    only = LABEL_NAMES[feedback["label"][0]]
     return issue(
         "KD007", f"all {feedback.height:,} rows are {only}. Check what the label setting maps; KTO needs both.", feedback.height
     )

@@ -12,6 +12,7 @@ Pair = tuple[int, int]
 GRID, BISECTIONS = 33, 15  # shares of one stratum tried for a share of both; halvings towards an end
 UNLIKELY = 5e-4  # chance that the true shares of the strata are none of those that are tried
 LEFT_OUT = 1e-8  # chance of outcomes to one side that are not looked at
+Z95 = float(ndtri(0.975))  # standard errors to each end of a normal interval of 95 %
 
 
 class Interval(NamedTuple):

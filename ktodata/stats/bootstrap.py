@@ -1,6 +1,6 @@
 """Intervals by resampling whole prompt groups: rows that share a prompt are not independent."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,19 +22,25 @@ def bootstrap(statistics: dict[str, Statistic], groups: ArrayLike, *, resamples:
     The interval leaves out resamples in which the statistic cannot be measured (one label only). Fewer than some 20 groups give
     intervals that are too short.
     """
-    number = np.unique(np.asarray(groups), return_inverse=True)[1]
-    count, rows = int(number.max()) + 1, len(number)
-    random = np.random.default_rng(seed)
     drawn: dict[str, list[Floats]] = {name: [] for name in statistics}
-    for size in _block_sizes(resamples, max(1, BLOCK // rows)):
-        weights = random.multinomial(count, np.full(count, 1 / count), size=size)[:, number].astype(float)
+    for weights in group_weights(groups, resamples, np.random.default_rng(seed)):
         for name, statistic in statistics.items():
             drawn[name].append(statistic(weights))
-    ones = np.ones((1, rows))
+    ones = np.ones((1, len(np.asarray(groups))))
     return {
         name: percentile_interval(float(statistic(ones)[0]), np.concatenate(drawn[name]))
         for name, statistic in statistics.items()
     }
+
+
+def group_weights(groups: ArrayLike, resamples: int, random: np.random.Generator) -> Iterator[Floats]:
+    """How often each of n rows is in each resample of whole groups, in blocks: float [r, n], `resamples` rows in all."""
+    number = np.unique(np.asarray(groups), return_inverse=True)[1]
+    count = int(number.max()) + 1
+    size = max(1, BLOCK // len(number))
+    for start in range(0, resamples, size):
+        drawn = random.multinomial(count, np.full(count, 1 / count), size=min(size, resamples - start))
+        yield drawn[:, number].astype(float)
 
 
 def weighted_mean(values: ArrayLike) -> Statistic:
@@ -109,7 +115,3 @@ def percentile_interval(value: float, drawn: Floats) -> Interval:
         return Interval(None, None, None)
     low, high = np.quantile(measured, [0.025, 0.975])
     return Interval(value, float(low), float(high))
-
-
-def _block_sizes(total: int, size: int) -> list[int]:
-    return [min(size, total - start) for start in range(0, total, size)]

@@ -7,12 +7,10 @@ import polars as pl
 import xxhash
 
 from ktodata.errors import DataError
-from ktodata.feedback import check_columns
+from ktodata.feedback import PARTS, check_columns
 from ktodata.text.near_duplicates import SimilarPairs, near_texts, prepare
 from ktodata.text.words import Index, normalised
 
-# the further right a part stands, the less the model may have seen of it
-PARTS = ("train", "validation", "test")
 SHORTEST_SEQUEL = 3  # turns: a question, its answer and what was said next
 
 

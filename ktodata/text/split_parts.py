@@ -5,7 +5,8 @@ import polars as pl
 import xxhash
 from numpy.typing import NDArray
 
-from ktodata.text.prompt_groups import PARTS, different, first_of
+from ktodata.feedback import PARTS
+from ktodata.text.prompt_groups import different, first_of
 from ktodata.text.words import U64, Index
 
 

@@ -5,6 +5,7 @@ import importlib
 import json
 import sys
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import numpy as np
 import polars as pl
@@ -17,6 +18,7 @@ from ktodata.bench.bench_rows import COLUMNS, bench_rows
 from ktodata.bench.bench_table import bench_page
 from ktodata.bench.bench_tracks import BenchPlan, run_bench
 from ktodata.bench.label_sources import FLIPS, label_sources
+from ktodata.feedback import feedback_table
 
 ROWS, ENCODER = 160, "packaged:wordllama-256"
 WORDS = ("river", "engine", "apple", "window", "planet", "violin", "carpet", "harbour")
@@ -429,6 +431,13 @@ def test_votes_as_a_matrix(folder):
     assert votes.shape == (len(made.labels), 3)
     assert (votes[:, 0] == made.labels).all(), "the given label is r0's"
     assert 0.6 < (votes == made.truth[:, None]).mean() < 0.9
+
+
+def test_of_two_votes_of_a_rater_the_later_counts_wherever_it_stands():
+    early, late = (datetime(2024, 1, day, tzinfo=UTC) for day in (1, 2))
+    votes = [{"rater": "ann", "label": True, "created_at": late}, {"rater": "ann", "label": False, "created_at": early}]
+    rows = feedback_table({"prompt": "p", "completion": "c", "label": True, "votes": votes}, ("p", "d", False))
+    assert np.array_equal(vote_matrix(rows), [[1.0], [np.nan]], equal_nan=True)
 
 
 MINE = '''

@@ -3,7 +3,7 @@ import time
 import numpy as np
 import pytest
 
-from ktodata.stats.bootstrap import bootstrap, difference, weighted_auc, weighted_mean
+from ktodata.stats.bootstrap import bootstrap, difference, group_weights, weighted_auc, weighted_mean
 
 
 def auc(scores, labels, weights=None):
@@ -92,3 +92,12 @@ def test_a_thousand_resamples_of_five_thousand_rows_are_quick():
     started = time.process_time()
     bootstrap({"auc": weighted_auc(score, label)}, np.arange(5000) // 2, resamples=1000, seed=0)
     assert time.process_time() - started < 5
+
+
+def test_weights_are_whole_groups_and_the_same_in_whatever_blocks(monkeypatch):
+    groups = ["a", "b", "a", "c"]
+    whole = np.concatenate(list(group_weights(groups, 50, np.random.default_rng(3))))
+    assert (whole[:, 0] == whole[:, 2]).all() and (whole[:, [0, 1, 3]].sum(1) == 3).all()
+    monkeypatch.setattr("ktodata.stats.bootstrap.BLOCK", 12)
+    blocks = list(group_weights(groups, 50, np.random.default_rng(3)))
+    assert len(blocks) > 1 and (np.concatenate(blocks) == whole).all()

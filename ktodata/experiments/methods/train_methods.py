@@ -17,6 +17,7 @@ from ktodata.experiments.methods.reward_model import RewardModel, train_reward_m
 from ktodata.experiments.methods.terms import ORPO_LAMBDA, RLOO_BETA, MethodName, TrainingTerms
 from ktodata.experiments.methods.trl_datasets import dpo_examples, in_turn, orpo_examples, sft_examples
 from ktodata.experiments.methods.trl_trainers import fresh_model, policy_of, quiet, train_with_trl
+from ktodata.feedback import LABEL_NAMES
 from ktodata.train.data.tokens import TokenRows, tokenize
 
 
@@ -45,7 +46,7 @@ def training_rows(rows: pl.DataFrame, tokenizer: Any, *, max_length: int) -> Tra
     """Those that have room for a completion. Raises OneClassError when they hold one label only."""
     tokens, facts = tokenize(rows, tokenizer, max_length=max_length, part="train")
     if tokens.label.all() or not tokens.label.any():
-        only = "desirable" if tokens.label[0] else "undesirable"
+        only = LABEL_NAMES[bool(tokens.label[0])]
         raise OneClassError(f"train: all {len(tokens):,} rows that fit max_length {max_length:,} are {only}. Raise max_length.")
     kept = pl.DataFrame({"row_id": tokens.row_id}).join(rows, on="row_id", how="left", maintain_order="left")
     return TrainingRows(kept, tokens, facts)

@@ -7,6 +7,7 @@ Which control is the label is said by `label.column`. Cancelled annotations are 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ktodata.feedback import LABEL_NAMES
 from ktodata.formats.dialects.preference import SideVote, compared, most_say, parse_side
 from ktodata.formats.format import CONVERSATION, Fields, Format, Row
 from ktodata.formats.records import (
@@ -29,7 +30,6 @@ from ktodata.formats.unread_fields import unread, unread_of_rater
 
 ANNOTATION = ("completed_by", "created_at", "was_cancelled")
 RESULT = ("from_name", "to_name", "type", "value.choices", "value.rating", "value.selected")
-CHOICES = {True: "desirable", False: "undesirable"}
 
 
 def matches(record: Record, _fields: Fields) -> bool:
@@ -125,7 +125,12 @@ def write(rows: Sequence[Row]) -> dict[str, Any]:
             "created_at": stamp(vote["created_at"]),
             "was_cancelled": False,
             "result": [
-                {"from_name": "label", "to_name": "completion", "type": "choices", "value": {"choices": [CHOICES[vote["label"]]]}}
+                {
+                    "from_name": "label",
+                    "to_name": "completion",
+                    "type": "choices",
+                    "value": {"choices": [LABEL_NAMES[vote["label"]]]},
+                }
             ],
         }
         for vote in votes_of_row(row)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ktodata.feedback import PARTS
 from ktodata.formats.file_types.saved_data import parts_in_words
 from ktodata.formats.inspection.column_profiles import column_at
 from ktodata.formats.inspection.draft_lines import UNDECIDED, yaml_value
@@ -11,7 +12,6 @@ from ktodata.formats.inspection.draft_lines import UNDECIDED, yaml_value
 if TYPE_CHECKING:
     from ktodata.formats.inspection.inspection import Inspection
 
-PARTS = ("train", "validation", "test")
 USUAL_NAMES = frozenset((*PARTS, "training", "valid", "val", "dev", "eval", "evaluation", "holdout", "held_out", "testing"))
 
 

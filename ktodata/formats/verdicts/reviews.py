@@ -369,7 +369,7 @@ def _verdict_of(record: Record, file: str, line: int, words: Words) -> Iterator[
         yield {
             **keys,
             "trusted_label": trusted_label,
-            "verdict": _as_word(value) if trusted_label is None else "desirable" if trusted_label else "undesirable",
+            "verdict": _as_word(value) if trusted_label is None else LABEL_NAMES[trusted_label],
             "reviewer": _optional_text(record.get("reviewer"), "reviewer"),
             "reviewed_at": moment(record.get("reviewed_at")),
             "note": _optional_text(record.get("note"), "note"),

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import polars as pl
 
 from ktodata.errors import FormatError
+from ktodata.feedback import LABEL_NAMES
 from ktodata.formats.times import moment
 
 VerdictWord = Literal["keep", "flip", "drop", "contested"]
@@ -196,7 +197,7 @@ def _reviewers_differ() -> pl.Expr:
 
 
 def _review_record(row: dict[str, Any], file: str) -> dict[str, Any]:
-    words = {None: row["verdict"], True: "desirable", False: "undesirable"}
+    words = {None: row["verdict"], **LABEL_NAMES}
     return {
         "row_id": row["row_id"],
         "source_id": row["source_id"],

@@ -15,7 +15,7 @@ from scipy.optimize import minimize
 from scipy.special import expit
 
 from ktodata.labels.classifier.features import fitted_rows
-from ktodata.labels.evidence.evidence import log_odds_of
+from ktodata.labels.evidence.evidence import MODEL_EDGE, log_odds_of
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -23,7 +23,6 @@ Ints = NDArray[np.integer]
 
 SEE_THE_TOPIC = ("text", "words")
 PRIOR_ROWS = 30.0  # with siblings, at a correlation of 0: so many must speak against that
-EDGE = 1e-3  # probabilities are kept this far from 0 and 1: no feature set is surer than that
 PENALTY = 10.0  # on how weights differ: a thousand rows outweigh it, some dozen do not
 LEVEL_PENALTY = 1.0  # on their mean, towards 1 / feature sets; matters for tables of a few dozen rows only
 TOPICAL = 0.1  # share of what the text says of the labels that the prompt alone says too, from which KD047 is raised
@@ -85,13 +84,13 @@ def fit_ensemble(
     siblings = siblings_of(labels[:, 0], groups, train)
     log_odds = {
         name: siblings.against_each_other(
-            (siblings.topic_weight if name in SEE_THE_TOPIC else 1.0) * log_odds_of(each, edge=EDGE)
+            (siblings.topic_weight if name in SEE_THE_TOPIC else 1.0) * log_odds_of(each, edge=MODEL_EDGE)
         )
         for name, each in feature_sets.items()
     }
     blends = [_fit_blend([each[:, column] for each in log_odds.values()], labels[:, column], train) for column in range(given)]
     even = [
-        expit(np.mean([log_odds_of(each[:, column], edge=EDGE) for each in feature_sets.values()], axis=0))
+        expit(np.mean([log_odds_of(each[:, column], edge=MODEL_EDGE) for each in feature_sets.values()], axis=0))
         for column in range(given, labels.shape[1])
     ]
     probs = {name: each[:, 0] for name, each in feature_sets.items()} | {"prompt": prompt, "all": blends[0][0]}
@@ -127,13 +126,13 @@ def siblings_of(labels: Bools, groups: Ints, train: Bools) -> Siblings:
 
 def information_gain(probs: Floats, labels: Bools) -> float:
     """How much better than the base rate `probs` predicts `labels`: nats per row; 0 or less says nothing."""
-    base_rate = float(np.clip(labels.mean(), EDGE, 1 - EDGE))
+    base_rate = float(np.clip(labels.mean(), MODEL_EDGE, 1 - MODEL_EDGE))
     return log_loss(np.full(len(labels), base_rate), labels) - log_loss(probs, labels)
 
 
 def log_loss(probs: Floats, labels: Bools) -> float:
     """Mean negative log-likelihood, nats per row."""
-    sure = np.clip(probs, EDGE, 1 - EDGE)
+    sure = np.clip(probs, MODEL_EDGE, 1 - MODEL_EDGE)
     return float(-np.log(np.where(labels, sure, 1 - sure)).mean())
 
 

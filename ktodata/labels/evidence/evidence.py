@@ -11,6 +11,7 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 EDGE = 1e-6
+MODEL_EDGE = 1e-3  # a model's probabilities are kept this far from 0 and 1: none of texts is surer than that
 
 
 @dataclass(frozen=True)

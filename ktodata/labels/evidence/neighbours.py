@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from ktodata.embeddings.chunks import map_chunks, one_thread
 from ktodata.embeddings.vectors import of_unit_length
 from ktodata.errors import EmptyDataError, OneClassError, ShapeError
+from ktodata.feedback import LABEL_NAMES
 from ktodata.labels.evidence.evidence import Evidence, from_quality
 from ktodata.labels.label_rows import LabelRows
 
@@ -238,7 +239,7 @@ def _check_lengths_and_classes(vectors: Vectors, labels: Bools, groups: NDArray[
     if not train.any():
         raise EmptyDataError(f"neighbour_agreement: none of {len(train):,} rows is a training row; none can vouch.")
     if labels[train].all() or not labels[train].any():
-        name = "desirable" if labels[train].all() else "undesirable"
+        name = LABEL_NAMES[bool(labels[train].all())]
         raise OneClassError(f"neighbour_agreement: all {int(train.sum()):,} training rows are {name}; neighbours can only agree.")
 
 

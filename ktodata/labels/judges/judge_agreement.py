@@ -8,7 +8,7 @@ import polars as pl
 from ktodata.feedback import LABEL_NAMES
 from ktodata.labels.judges.judge_findings import judge_findings
 from ktodata.labels.people.trusted import mark_reviewed
-from ktodata.stage import StageResult
+from ktodata.stage import StageResult, is_trained
 from ktodata.stats import share
 
 
@@ -23,9 +23,7 @@ def judge_agreement(table: pl.DataFrame, verdicts: pl.DataFrame, *, seed: int) -
     """
     if not {"label", "trusted_label"} <= set(table.columns):
         return {}
-    absent = {"part": pl.lit("train"), "state": pl.lit("keep")}
-    table = table.with_columns(**{name: value for name, value in absent.items() if name not in table.columns})
-    table = table.with_columns(trained=(pl.col("part") == "train") & pl.col("state").is_in(["keep", "relabel"]))
+    table = table.with_columns(trained=is_trained(table.columns))
     marked = mark_reviewed(table, seed).filter("reviewed").join(verdicts, on="row_id", maintain_order="left")
     judged = marked.drop_nulls("verdict")
     names = ((given, LABEL_NAMES[given]) for given in (True, False))

@@ -34,6 +34,7 @@ from scipy.special import expit, logit
 from scipy.stats import norm
 
 from ktodata.feedback import check_columns
+from ktodata.stats import Z95
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -617,7 +618,7 @@ def _drift_line(departure: _Departure, data: _RowArrays, base: Floats, spread: f
     low, high = np.quantile(points, [0.025, 0.975])
     moved = shrink * difference
     slope = (base[1] + after[1]) / base[1] if abs(base[1]) > 1e-9 else float("nan")
-    slope_high = base[1] + after[1] + 1.96 * float(np.sqrt(covariance[1, 1]))
+    slope_high = base[1] + after[1] + Z95 * float(np.sqrt(covariance[1, 1]))
     return {
         "column": departure.column.name,
         "value": departure.column.values[departure.group],

@@ -30,7 +30,7 @@ from ktodata.errors import DataError
 from ktodata.feedback import check_columns
 from ktodata.labels.people.one_sided import one_sided
 from ktodata.labels.people.votes import last_votes
-from ktodata.stats import Interval
+from ktodata.stats import Z95, Interval
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -45,7 +45,6 @@ COIN = 4.0  # contested rows: P(desirable) ~ Beta(4, 4), nine in ten of them bet
 CONTESTED_PRIOR = (2.0, 18.0)  # contested rows in a hundred, before any vote: 10, worth 20 rows
 OVERRULED = 0.05  # share of rows with several votes, all alike, that a fit may call the opposite: as in independence.py
 SURE = 0.8  # what p_wrong or p_contested must reach to be named
-Z95 = 1.959964
 
 RATERS_SCHEMA = pl.Schema(
     {

@@ -29,6 +29,7 @@ from scipy.special import ndtr
 
 from ktodata.errors import DataError, ShapeError
 from ktodata.labels.classifier.feature_sets import UNLIKE_PROMPTS_WEIGHT, KernelFeatureSet, RowFeatures
+from ktodata.stats import Z95
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -191,7 +192,7 @@ def _evidence_weights(across: Floats, factor: tuple[Floats, bool], pulled: Float
     """Mean and 95 % interval of each b. across : float [n, K], covariance of the reviewed rows' truth with each b."""
     means = across.T @ pulled
     variances = spread - (across * cho_solve(factor, across)).sum(axis=0) if across.size else np.zeros(0)
-    reach = 1.96 * np.sqrt(np.maximum(variances, 0))
+    reach = Z95 * np.sqrt(np.maximum(variances, 0))
     return tuple(
         EvidenceWeight(float(mean), float(mean - width), float(mean + width)) for mean, width in zip(means, reach, strict=True)
     )

@@ -21,6 +21,7 @@ from scipy.linalg import cho_factor, cho_solve
 from scipy.special import expit, log_expit
 
 from ktodata.labels.classifier.folds import group_folds
+from ktodata.stats import Z95
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -105,7 +106,7 @@ def stack(
     p = _predict(design, fit)
     folds = group_folds(groups[known], labels[known], folds=FOLDS, seed=seed)  # by the given labels: verdicts must not choose
     p[known] = _out_of_fold(design[known], answers, oriented, folds)
-    reach = 1.96 * np.sqrt(np.diag(fit.covariance))
+    reach = Z95 * np.sqrt(np.diag(fit.covariance))
     names = ("always", "given label", *(column.name for column in columns))
     weights = tuple(
         StackWeight(name, float(value), float(value - width), float(value + width))

@@ -12,13 +12,13 @@ from scipy.special import bdtrc
 
 from ktodata.feedback import LABEL_NAMES
 from ktodata.labels.people.review_queue import shares
+from ktodata.stage import HELD
 from ktodata.stats import Interval, auroc, clopper_pearson, share, share_of_draw, share_with_unknown
 
 NEARLY_ALL = 0.9  # of a random draw; a few rows are skipped because nobody could say
 MIN_DRAWN = 10  # rows
 BY_CHANCE = 0.001  # a beginning that is reviewed as far by chance, given how many of the others are, is no sign of a draw
 RUN = 3  # reviewed rows in a row that carry a draw on past one that was skipped
-HELD = "review"  # the state of rows that wait for a person
 DRAW_SEED = "draw_seed"  # the column that names the random draw for which the review desk asked about a row; null elsewhere
 CONTESTED = "reviewed_contested"  # the column that marks rows which people judged, and which have no label that they agree on
 

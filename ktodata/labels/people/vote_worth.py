@@ -13,14 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from ktodata.labels.evidence.evidence import log_odds_of
+from ktodata.labels.evidence.evidence import MODEL_EDGE, log_odds_of
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 MIN_SHARED = 10  # rows with two votes or more; under that raters cannot be compared
 STEPS = 30
-EDGE = 1e-3  # the text is no surer than that
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class VoteWorth:
 
     def order(self, text: Floats, up: Ints, down: Ints) -> Floats:
         """p_desirable by text and votes together, an order: float [N]. text : its p_desirable"""
-        return np.asarray(expit(self.text * log_odds_of(text, edge=EDGE) + self.vote * (up - down)))
+        return np.asarray(expit(self.text * log_odds_of(text, edge=MODEL_EDGE) + self.vote * (up - down)))
 
 
 def vote_worth(text: Floats, up: Ints, down: Ints) -> VoteWorth | None:
@@ -43,7 +42,7 @@ def vote_worth(text: Floats, up: Ints, down: Ints) -> VoteWorth | None:
     several = up + down > 1
     if several.sum() < MIN_SHARED:
         return None
-    up, down, balance, known = up[several], down[several], (up - down)[several], log_odds_of(text[several], edge=EDGE)
+    up, down, balance, known = up[several], down[several], (up - down)[several], log_odds_of(text[several], edge=MODEL_EDGE)
     design = np.column_stack([np.ones(2 * len(up)), np.tile(known, 2), np.concatenate([balance - 1, balance + 1])])
     verdicts, times = np.repeat([1.0, 0.0], len(up)), np.concatenate([up, down]).astype(float)
     weights = np.zeros(3)

@@ -12,7 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from ktodata.labels.evidence.evidence import log_odds_of
+from ktodata.labels.evidence.evidence import MODEL_EDGE, log_odds_of
 from ktodata.labels.people.votes import last_votes, votes_of_rows
 
 Floats = NDArray[np.float64]
@@ -20,7 +20,6 @@ Bools = NDArray[np.bool_]
 
 COVERS = 0.8  # share of the training rows that a source has judged
 MAX_SOURCES = 8
-EDGE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -55,4 +54,4 @@ def find_weak_sources(rows: pl.DataFrame) -> WeakSources | None:
 
 def pool(models: Floats) -> Floats:
     """p_desirable of each row by the text: float [N]. models : float [N, S], out of fold, of each source's labels"""
-    return np.asarray(expit(log_odds_of(models, edge=EDGE).mean(axis=1)))
+    return np.asarray(expit(log_odds_of(models, edge=MODEL_EDGE).mean(axis=1)))

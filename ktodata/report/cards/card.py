@@ -5,6 +5,7 @@ from typing import Any
 
 import yaml
 
+from ktodata.feedback import PARTS
 from ktodata.formats.verdicts.reviews import reviews_in_words
 from ktodata.report import text
 from ktodata.report.headline import label_trust
@@ -12,7 +13,7 @@ from ktodata.report.integrity import fault_lines
 from ktodata.report.run_contents import RunContents, read_contents
 from ktodata.report.run_files import RunFiles, pick
 from ktodata.report.sections.dropped_rows import read_reasons
-from ktodata.report.sections.flow_section import PARTS, FlowSection
+from ktodata.report.sections.flow_section import FlowSection
 from ktodata.report.templating import template_environment
 
 # the Hub's size categories: the first whose upper end is not reached

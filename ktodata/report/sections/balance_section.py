@@ -6,8 +6,8 @@ from typing import Any
 
 import polars as pl
 
+from ktodata.feedback import PARTS
 from ktodata.report.run_files import RunFiles, pick
-from ktodata.report.sections.flow_section import PARTS
 from ktodata.report.shares import Share
 from ktodata.report.text import number, percent
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 
-from ktodata.feedback import VOTE
+from ktodata.feedback import LABEL_NAMES, VOTE
 from ktodata.report.examples import Example, examples
 from ktodata.report.run_files import StageTables, pick
 from ktodata.report.sections.judge_section import with_judge_votes
@@ -15,7 +15,6 @@ from ktodata.report.text import one_line, percent, plural
 
 MAX_CONTESTED_EXAMPLES = 4
 MAX_VOTES = 6  # of a row, shown by name
-WORDS = {True: "desirable", False: "undesirable"}
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,8 @@ def _votes_in_words(votes: Sequence[Mapping[str, Any]] | None) -> list[str]:
         return []
     up = sum(vote["label"] for vote in cast)
     named = [
-        f"{one_line(vote['rater'], 24) if vote['rater'] is not None else 'somebody'}: {WORDS[vote['label']]}" for vote in cast
+        f"{one_line(vote['rater'], 24) if vote['rater'] is not None else 'somebody'}: {LABEL_NAMES[vote['label']]}"
+        for vote in cast
     ]
     more = [f"and {plural(len(cast) - MAX_VOTES, 'vote')} more"] if len(cast) > MAX_VOTES else []
     return [f"{up} of {plural(len(cast), 'vote')} say desirable", *named[:MAX_VOTES], *more]

@@ -7,14 +7,14 @@ from typing import Any, NamedTuple
 import polars as pl
 from markupsafe import Markup
 
+from ktodata.feedback import HELD_OUT, PARTS
 from ktodata.formats.label_rules import respelt_lines, values_in_words
 from ktodata.formats.reading import guessed_lines
-from ktodata.ledger import HELD_OUT, NOT_APPLIED
+from ktodata.ledger import AWAY, NOT_APPLIED
 from ktodata.report import figures
 from ktodata.report.run_files import RunFiles, pick
 from ktodata.report.text import count, plural
 
-PARTS = ("train", "validation", "test")
 UNLABELLED = "unlabelled"
 SHOWN_FIELDS = 12
 ACTIONS = ("drop", "quarantine", "review")
@@ -22,7 +22,6 @@ REPEATS = ("repeat", "near_repeat")  # reasons for which a row is dropped that a
 # the same, and its label is another: a vote on that row, or one that its rater has taken back
 OUTVOTED = {"outvoted": "outvoted", "superseded": "taken back"}
 JUDGED = "trusted_disagrees"  # and held: verdicts do nothing but measure
-WORDS = {"drop": "dropped", "quarantine": "quarantined", "review": "held for review"}
 
 
 @dataclass(frozen=True)
@@ -304,7 +303,7 @@ class RecordAccount:
         records = self.reading_lines()
         dropped = self.dropped - sum(self._outvoted.values())
         left = [("drop", dropped), ("quarantine", self.quarantined), ("review", self.held)]
-        words = [f"{count(number)} {WORDS[name]}{self._why(name)}" for name, number in left if number]
+        words = [f"{count(number)} {AWAY[name]}{self._why(name)}" for name, number in left if number]
         votes, copies = self.votes_in_words(), f"{plural(self.copies, 'repeat')} dropped"
         words = [*([votes] if self.further_votes else []), *([copies] if self.copies else []), *words]
         return [*records, *([f"of {plural(self.rows, 'row')}, {', '.join(words)}; {count(self.kept)} are left"] if words else [])]

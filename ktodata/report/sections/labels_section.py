@@ -7,6 +7,7 @@ from typing import Any
 import polars as pl
 from markupsafe import Markup
 
+from ktodata.feedback import LABEL_OF
 from ktodata.labels.classifier.noise_injection import MIN_INJECTED, RANKED
 from ktodata.labels.label_words import (
     BY_INJECTED,
@@ -30,7 +31,6 @@ from ktodata.report.shares import Share
 from ktodata.report.text import interval, number, percent, plural
 from ktodata.stats import Interval
 
-LABELS = {"desirable": True, "undesirable": False}
 MAX_RATERS = 20  # shown at most, those with most labels
 MIN_LABELS = 5  # of a rater, to be shown; fewer say too little
 EVIDENCE_IN_WORDS = {
@@ -104,8 +104,8 @@ def read_labels_section(run: StageTables, *, with_examples: bool = True) -> Labe
     p_is = p_in_words(measured_p, pick(facts, "stacking"))
     return LabelsSection(
         doubted=_doubted_share(learnt),
-        by_label={name: _doubted_share(learnt.filter(pl.col("label") == value)) for name, value in LABELS.items()},
-        flagged={name: pick(facts, f"flags.{name}.rows", default=0) for name in LABELS},
+        by_label={name: _doubted_share(learnt.filter(pl.col("label") == value)) for name, value in LABEL_OF.items()},
+        flagged={name: pick(facts, f"flags.{name}.rows", default=0) for name in LABEL_OF},
         flags_by_reviews="stacking" in facts,
         reasons=[
             (EVIDENCE_IN_WORDS.get(name, name), rows)
@@ -189,7 +189,7 @@ def _on_trusted(facts: Mapping[str, Any]) -> Iterator[ClassLine]:
         "flag_precision": ("flags that are right, before verdicts took any back", "drawn_flagged", "flag"),
         "flag_recall": ("wrong labels flagged", "drawn_wrong", "wrong label"),
     }
-    for label in LABELS:
+    for label in LABEL_OF:
         of_label = pick(facts, f"trusted.{label}", default={})
         drawn = "every row judged" if _interval(pick(of_label, "error_rate", default={})).is_counted else "drawn at random"
         open_rows = undecided_note(of_label)
@@ -213,7 +213,7 @@ def _quality_picture(rows: pl.DataFrame, p_is: str) -> Markup | None:
     scored = rows.filter(pl.col("label_quality").is_not_null())
     if scored.is_empty():
         return None
-    sides = [scored.filter(pl.col("label") == value)["label_quality"].to_numpy() for value in LABELS.values()]
+    sides = [scored.filter(pl.col("label") == value)["label_quality"].to_numpy() for value in LABEL_OF.values()]
     axis = f"label quality: 1 sound, 0 doubtful, {p_is}"
     return figures.histogram("quality", "Label quality", *sides, axis=axis)
 
@@ -223,7 +223,7 @@ def _trust_curve(table: pl.DataFrame | None) -> Markup | None:
     if table is None or table.is_empty():
         return None
     series = []
-    for name, value in LABELS.items():
+    for name, value in LABEL_OF.items():
         points = table.filter(pl.col("given") == value).sort("rows_acted_on")
         values, low, high = (points[f"expected_precision{end}"].to_list() for end in ("", "_low", "_high"))
         if points.height > 1:

@@ -8,7 +8,7 @@ import polars as pl
 
 from ktodata.labels.people.raters_reviewed import MIN_JUDGED
 from ktodata.labels.people.vote_worth import MIN_SHARED
-from ktodata.labels.people.votes import aggregate_votes
+from ktodata.labels.people.votes import aggregate_votes, last_votes, votes_of_rows
 from ktodata.report.run_files import StageTables, pick
 from ktodata.report.sections.judge_section import with_judge_votes
 from ktodata.report.shares import Share
@@ -124,11 +124,8 @@ def _alpha_in_words(alpha: Mapping[str, Any]) -> str:
 
 def _desirable_by_rater(votes: pl.DataFrame) -> dict[str, Share]:
     """Of each rater: votes that say desirable, of all; a later vote on a row stands for an earlier one."""
-    cast = votes.select("row_id", "votes").explode("votes").drop_nulls("votes").unnest("votes").drop_nulls(["rater", "label"])
-    last = cast.sort("created_at", nulls_last=False, maintain_order=True).unique(
-        ["row_id", "rater"], keep="last", maintain_order=True
-    )
-    counted = last.group_by("rater", maintain_order=True).agg(pl.col("label").sum().cast(pl.Int64), pl.len())
+    last = last_votes(votes_of_rows(votes)).drop_nulls("rater")
+    counted = last.group_by("rater", maintain_order=True).agg(pl.col("verdict").sum().cast(pl.Int64), pl.len())
     return {rater: Share(hits, total) for rater, hits, total in counted.iter_rows()}
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import polars as pl
 
+from ktodata.feedback import LABEL_OF
 from ktodata.report.examples import Example, examples
 from ktodata.report.run_files import RunFiles, pick
 from ktodata.report.shares import Share
@@ -13,7 +14,6 @@ from ktodata.report.text import interval, percent, plural, signed
 from ktodata.train.results.telemetry import summarise
 
 MAX_WORST = 6  # rows of each label
-LABELS = {"desirable": True, "undesirable": False}
 NEEDS = ("row_id", "part", "epoch", "step", "label", "log_ratio", "z0", "gradient_weight", "completion_tokens")
 
 
@@ -51,14 +51,14 @@ def read_telemetry_section(run: RunFiles, *, with_examples: bool = True) -> Tele
     margins = rows.filter((pl.col("last_step") > 0) & pl.col("mean_margin").is_finite())
     if margins.is_empty():
         return None
-    sides = [_label_margins(run, margins, name, with_examples=with_examples) for name in LABELS]
+    sides = [_label_margins(run, margins, name, with_examples=with_examples) for name in LABEL_OF]
     return TelemetrySection(
         margins.height, margins.filter(observations=1).height, rows.height - margins.height, [side for side in sides if side.rows]
     )
 
 
 def _label_margins(run: RunFiles, margins: pl.DataFrame, name: str, *, with_examples: bool) -> LabelMargins:
-    rows = margins.filter(label=LABELS[name]).sort("mean_margin", "row_id")
+    rows = margins.filter(label=LABEL_OF[name]).sort("mean_margin", "row_id")
     again = rows.filter(pl.col("observations") > 1)
     worst = rows.filter(pl.col("mean_margin") < 0).head(MAX_WORST) if with_examples else rows.clear()
     return LabelMargins(

@@ -9,7 +9,7 @@ import polars as pl
 import xxhash
 
 from ktodata.errors import DataError, EmptyDataError, FormatError, LabelError, MissingColumnError, OneClassError, RunError
-from ktodata.feedback import TEMPLATE_FIELDS
+from ktodata.feedback import LABEL_NAMES, TEMPLATE_FIELDS
 from ktodata.files import is_run
 from ktodata.formats.shards import check_shards, read_shard, shard_columns, shard_height, shard_pieces
 
@@ -197,7 +197,7 @@ def _check_labels(rows: pl.DataFrame, part: str, both_classes: bool) -> None:
             "Drop those rows or give them a label."
         )
     if both_classes and label.n_unique() == 1:
-        only = "desirable" if label[0] else "undesirable"
+        only = LABEL_NAMES[bool(label[0])]
         raise OneClassError(
             f"{part}: all {rows.height:,} rows are {only}; KTO needs both. Add rows of the other label, or check the label map."
         )

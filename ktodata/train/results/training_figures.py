@@ -10,6 +10,7 @@ import polars as pl
 from matplotlib.figure import Figure
 
 from ktodata.errors import EmptyDataError
+from ktodata.stats import Z95
 
 # blue-green against burnt orange: apart for every common kind of colour blindness; lines and markers differ as well
 DESIRABLE, UNDESIRABLE, PLAIN, MUTED, RULE = "#0d7a70", "#b8501b", "#2f6da8", "#5c6670", "#d5d9dd"
@@ -148,7 +149,7 @@ def _draw_lines(axes: Any, history: pl.DataFrame, styles: Mapping[str, Mapping[s
 def _draw_z0(axes: Any, history: pl.DataFrame) -> None:
     if {"z0_unclamped", "z0_standard_error"} <= set(history.columns):
         measured = history.filter(pl.col("z0_standard_error").is_finite())  # nan where no mismatched pairs were scored
-        middle, reach = measured["z0_unclamped"].to_numpy(), 1.96 * measured["z0_standard_error"].to_numpy()
+        middle, reach = measured["z0_unclamped"].to_numpy(), Z95 * measured["z0_standard_error"].to_numpy()
         if measured.height:
             band = {"color": MUTED, "alpha": 0.25, "linewidth": 0}
             axes.fill_between(measured["step"], middle - reach, middle + reach, label="95 % of the estimate, unclamped", **band)
