@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
 
-from ktodata.formats.dialects.label_studio import CHOICES
+from ktodata.feedback import LABEL_NAMES
 from ktodata.formats.format import CONVERSATION, Fields, Format, Row
 from ktodata.formats.records import (
     LabelledCompletion,
@@ -80,7 +80,9 @@ def _flattened_answers(record: Record) -> dict[str, list[dict[str, Any]]]:
 
 def write(rows: Sequence[Row]) -> dict[str, Any]:
     row = rows[0]
-    responses = [{"value": CHOICES[vote["label"]], "user_id": vote["rater"], "status": "submitted"} for vote in votes_of_row(row)]
+    responses = [
+        {"value": LABEL_NAMES[vote["label"]], "user_id": vote["rater"], "status": "submitted"} for vote in votes_of_row(row)
+    ]
     fields = {"prompt": row_prompt(row), "completion": row_completion(row)}
     return {"id": row["source_id"] or row["row_id"], "status": "completed", "fields": fields, "responses": {"label": responses}}
 
