@@ -312,7 +312,7 @@ def _check_label_actions(facts: dict[str, Any]) -> Finding:
         there = f"no more than {rows:,} can be drawn" if rows < MIN_REVIEWED else f"there are {drawn or 'none'}"
         lacks = f"that takes {MIN_REVIEWED} reviewed rows of the random draw, and {there}"
         why = facts["not_learnt"].rstrip(".") if "not_learnt" in facts and drawn >= MIN_REVIEWED else lacks
-        why = _unmeasured_in_words(facts).rstrip(".").replace("Of the", "of the", 1) or why
+        why = _unmeasured_clause(facts) or why
         return not_applicable(
             "KD049",
             f"No label's chance of being wrong was measured: {why}. So no label is softened, turned or dropped by a "
@@ -348,13 +348,19 @@ def _saved_in_words(share: float) -> str:
 
 
 def _unmeasured_in_words(facts: Mapping[str, Any]) -> str:
+    """As a sentence: `_unmeasured_clause`."""
+    clause = _unmeasured_clause(facts)
+    return f"{clause[:1].upper()}{clause[1:]}." if clause else ""
+
+
+def _unmeasured_clause(facts: Mapping[str, Any]) -> str:
     """The labels of which too few rows of their own were drawn for a p; empty where there are none."""
     drawn = {name: (facts["trusted"].get(name) or {}).get("drawn_at_random") or 0 for name in facts.get("unmeasured", {})}
     short = {name: f"{rows:,}" if rows else "none" for name, rows in drawn.items()}
     each = " and ".join(f"of the {facts['unmeasured'][name]:,} {name} ones" for name in short)
     there = " and ".join(short.values())
     takes = f"{MIN_DRAWN} reviewed rows of the random draw of the same label, and there are {there}"
-    return f"{each[:1].upper()}{each[1:]} that nobody judged nothing is known: that takes {takes}." if short else ""
+    return f"{each} that nobody judged nothing is known: that takes {takes}" if short else ""
 
 
 def _softening_in_words(shown: Mapping[str, Any]) -> str:

@@ -427,8 +427,7 @@ def if_random(figures: Mapping[str, Any]) -> str:
 def worth_sentence(fit: Mapping[str, Any]) -> str:
     """How well text and votes foretell reviewed rows, beside the class shares alone. fit : "stacking" of the metrics"""
     both = f"log loss {fit['log_loss']:.2f} nats out of fold; the rates of the given labels alone: {fit['by_rates']:.2f}"
-    votes = any(str(each["evidence"]).startswith(("vote of", "share of votes")) for each in fit.get("weights", ()))
-    pieces = "text and votes together are" if votes else "the text is"
+    pieces = "text and votes together are" if fit.get("with_votes") else "the text is"
     if not is_worth_nothing(fit):
         return f"What {pieces} worth, {fit['reviewed']:,} reviewed rows say ({both})."
     # as far as the two figures beside it show

@@ -132,11 +132,12 @@ def shard_table(
 
 @dataclass(frozen=True)
 class WrittenForm:
-    """How rows are written, and why; has_template is None where no model is named."""
+    """How rows are written, and why. has_template : None where no model is named; unasked : nor does a setting or a row say how"""
 
     conversational: bool
     why: str
     has_template: bool | None
+    unasked: bool = False
 
 
 def written_form(feedback: pl.DataFrame, conversational: Conversational, tokenizer: str | None) -> WrittenForm:
@@ -154,7 +155,7 @@ def written_form(feedback: pl.DataFrame, conversational: Conversational, tokeniz
         False: f"{tokenizer} has no chat template",
         True: f"{tokenizer} has a chat template",
     }
-    return WrittenForm(bool(has_template), why[has_template], has_template)
+    return WrittenForm(bool(has_template), why[has_template], has_template, unasked=has_template is None)
 
 
 def check_form(form: WrittenForm, tokenizer: str | None) -> Finding:
@@ -166,8 +167,7 @@ def check_form(form: WrittenForm, tokenizer: str | None) -> Finding:
         )
     if form.has_template is None:
         advice = " A model with a chat template needs messages: name it (export: {tokenizer: MODEL})."
-        unasked = form.why.startswith("no row")
-        return not_applicable("KD092", f"rows are written as {written}: {form.why}.{advice if unasked else ''}")
+        return not_applicable("KD092", f"rows are written as {written}: {form.why}.{advice if form.unasked else ''}")
     return passed("KD092", f"rows are written as {written}: {form.why}.")
 
 

@@ -56,13 +56,14 @@ class Stacked:
 @dataclass(frozen=True)
 class StackFacts:
     """reviewed : rows learnt from. log_loss : nats a reviewed row, out of fold; by_rates : of the true rates of the given labels
-    alone, what a constant can do
+    alone, what a constant can do. with_votes : votes are among the evidence
     """
 
     reviewed: int
     log_loss: float
     by_rates: float
     weights: tuple[StackWeight, ...]
+    with_votes: bool
 
 
 @dataclass(frozen=True)
@@ -113,15 +114,20 @@ def stack(
         for name, value, width in zip(names, fit.weights, reach, strict=True)
     )
     rates = _out_of_fold(design[known, :2], answers, oriented[:2], folds)
-    return Stacked(p, StackFacts(len(known), _log_loss(p[known], answers), _log_loss(rates, answers), weights))
+    losses, with_votes = (_log_loss(p[known], answers), _log_loss(rates, answers)), any(column.of_votes for column in columns)
+    return Stacked(p, StackFacts(len(known), *losses, weights, with_votes))
 
 
 class _Column(NamedTuple):
-    """values : float [N]. oriented : it ought to say desirable where that is true, and not only that a piece spoke"""
+    """values : float [N]. oriented : it ought to say desirable where that is true, and not only that a piece spoke
+
+    of_votes : of a rater's, or of all
+    """
 
     name: str
     values: Floats
     oriented: bool
+    of_votes: bool = False
 
 
 def _columns(log_odds: Mapping[str, Floats], votes: VoteColumns | None, given: Floats, known: NDArray[np.intp]) -> list[_Column]:
@@ -136,9 +142,9 @@ def _columns(log_odds: Mapping[str, Floats], votes: VoteColumns | None, given: F
             spoke = np.isfinite(says)
             # a label that is also among the votes counts once
             if spoke[known].sum() >= votes.MIN_VOTES and not (spoke.all() and (says == given).all()):
-                columns.append(_Column(f"vote of {name}", np.where(spoke, says, 0), True))
-                columns.append(_Column(f"{name} voted", spoke.astype(float), False))
-        columns.append(_Column("share of votes", np.log((votes.up + 0.5) / (votes.down + 0.5)), True))
+                columns.append(_Column(f"vote of {name}", np.where(spoke, says, 0), oriented=True, of_votes=True))
+                columns.append(_Column(f"{name} voted", spoke.astype(float), oriented=False, of_votes=True))
+        columns.append(_Column("share of votes", np.log((votes.up + 0.5) / (votes.down + 0.5)), oriented=True, of_votes=True))
     return [column for column in columns if np.ptp(column.values[known]) > 0]
 
 

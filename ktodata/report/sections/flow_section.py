@@ -99,8 +99,7 @@ class FlowSection:
         """What was read, in words."""
         if self.account is None or self.account.one_row_each:
             return self.counted
-        records, used = plural(self.account.records, "record"), count(self.account.used)
-        return f"{records}, of which {used} became {plural(self.rows_in, 'row')}"
+        return f"{plural(self.account.records, 'record')}, of which {self._became(self.account)}"
 
     @property
     def of_what(self) -> str:
@@ -108,7 +107,10 @@ class FlowSection:
         if self.account is None or self.account.one_row_each:
             return f"Of {self.counted}"
         aside = f", {count(self.aside)} could not be used or have no label" if self.aside else ""
-        return f"Of {self.read.replace(', of which', '')}{aside}. Of these rows"
+        return f"Of {plural(self.account.records, 'record')} {self._became(self.account)}{aside}. Of these rows"
+
+    def _became(self, account: "RecordAccount") -> str:
+        return f"{count(account.used)} became {plural(self.rows_in, 'row')}"
 
     @property
     def unreadable(self) -> int:
@@ -143,7 +145,7 @@ class FlowSection:
         quarantined = f"{count(self.quarantined)} quarantined"
         gone = f"{self.votes_clause}{count(self.lost)} {'was' if self.lost == 1 else 'were'} dropped, {quarantined}"
         waits = f"{count(self.review)} held for review"
-        of_what = self.of_what if "record" in self.of_what else f"{self.of_what} in"
+        of_what = self.of_what if self.account is not None else f"{self.of_what} in"
         return f"{of_what}, {gone}, {waits}; {count(self.kept)} {'is' if self.kept == 1 else 'are'} kept."
 
 
