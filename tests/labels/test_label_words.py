@@ -527,7 +527,8 @@ def test_what_foretells_no_better_than_the_class_shares_is_said_to_be_so():
     assert "no better than" in worth_sentence(fit | {"log_loss": 0.43}) and "worth" in worth_sentence(fit | {"log_loss": 0.2})
     assert "the text is worse" in worth_sentence(fit)
     assert "no better than" in worth_sentence(fit | {"log_loss": 0.432}), "as the two figures beside it are the same"
-    fit |= {"weights": [{"evidence": "vote of ann"}]}
+    fit |= {"with_votes": True}
+    assert "text and votes together are worse" in worth_sentence(fit)
     votes = facts()["votes"] | {"raters": 2, "rows_with_several_raters": 20, "training_rows_with_several_raters": 20}
     raters = next(each for each in label_findings(facts(votes=votes, stacking=fit)) if each.code == "KD044")
     assert raters.status == "issue" and "worse than knowing only the class shares" in raters.text
