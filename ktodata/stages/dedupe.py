@@ -423,7 +423,6 @@ def _dedupe_metrics(
         "contaminated": rows.height - clean.height,
         "trusted": _trusted_metrics(clean),
         "prompts": len(prompts),
-        "prompts_with_template": prompts.with_template(),
         "prompt_groups": groups.height,
         "largest_prompt_group": {"row_id": example, "rows": group_rows, "share": round(group_rows / max(rows.height, 1), 4)},
         "pairs": {

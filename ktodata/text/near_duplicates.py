@@ -27,10 +27,6 @@ class Texts:
     def __len__(self) -> int:
         return len(self.words)
 
-    def with_template(self) -> int:
-        """How many of them hold words that only fill a template."""
-        return 0 if self.own is None else len(np.unique(self.words.owners()[~self.own]))
-
 
 @dataclass(frozen=True)
 class SimilarPairs:

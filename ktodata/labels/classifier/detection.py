@@ -15,7 +15,6 @@ from ktodata.labels.classifier.noise_injection import (
     Identifiability,
     InjectedNoise,
     Recovery,
-    auroc_of_real_errors,
     class_average,
     identifiability,
     inject_flips,
@@ -87,7 +86,6 @@ class ClassDetection:
             "basis": self.curve["basis"][0],
             "error_rate_assumed": self.curve["error_rate_assumed"][0],
             "auroc_of_injected_flips": self.recovery.auroc.as_dict(),
-            "auroc_of_real_errors_if_the_noise_is_as_estimated": auroc_of_real_errors(self.recovery, self.error_rates).as_dict(),
             "injected_flips_at_this_depth": injected_figures(self.recovery, rows=self.rows, flagged=self.flagged),
         }
 
@@ -120,7 +118,6 @@ class Detection:
             "two_levels": self.two_levels,
             "label_noise_estimate": {
                 "is": ESTIMATE_IS,
-                "wrong_among_given": {LABEL_NAMES[given]: each.error_rates[0] for given, each in self.classes.items()},
                 "wrong": float((joint[0, 1] + joint[1, 0]) / max(joint.sum(), 1)),
                 "confident_joint": joint.tolist(),
             },

@@ -205,7 +205,7 @@ def kernel_components(
     """The leading components of a feature set's kernel, principal on `fit_rows`; the others are only projected."""
     chosen = np.flatnonzero(fit_rows)
     if not len(chosen):
-        return Components(np.zeros((len(rows), 1), np.float32), np.zeros(1), 0.0)
+        return Components(np.zeros((len(rows), 1), np.float32), np.zeros(1))
     count = LANDMARKS if fitted_rows(fit_rows) is None else LANDMARKS_OF_MORE
     landmarks = np.sort(np.random.default_rng(0x5EED).permutation(chosen)[:count])
     landmark_vectors = rows.vectors_of(feature_set, landmarks)
@@ -242,7 +242,7 @@ def orthogonal(count: int, features: Callable[[Places], Floats], towards: Floats
     scale = (VARIANCE * used.sum() / max(energy.sum(), 1e-12)) ** 0.5
     turned, centre = (axes * scale).astype(np.float32), mean.astype(np.float32)
     values = joined(len(used), lambda part: (projected[part] - centre) @ turned)
-    return Components(values, energy * scale**2, 1.0, sample, Projection(features, towards @ turned, -centre @ turned))
+    return Components(values, energy * scale**2, sample, Projection(features, towards @ turned, -centre @ turned))
 
 
 def linear_components(*vectors: Vectors, fit_rows: Bools) -> Components:

@@ -66,14 +66,12 @@ class Components:
 
     values : float32 [N, k]; of `rows` only, where that is not None
     energy : float [k], the sum of squares of each column over the rows that the components were found on
-    explained : share of the standardised features' variance that they hold
     rows : int, the rows that `values` are of; all are projected when they are asked for, as a million would fill the memory
     projection : how; None where nobody asks
     """
 
     values: Floats
     energy: NDArray[np.float64]
-    explained: float
     rows: Ints | None = None
     projection: Projection | None = None
 

@@ -58,7 +58,7 @@ def out_of_fold(
     )
     rows = np.flatnonzero(train) if components.rows is None else components.rows
     values = components.values[rows] if components.rows is None else components.values
-    fitted, targets, local = Components(values, components.energy, components.explained), labels[rows], fold[rows]
+    fitted, targets, local = Components(values, components.energy), labels[rows], fold[rows]
     penalty = choose_penalty(fitted, targets[:, 0], local[:, : max(1, count // 6)], folds=folds)
     models = fit_logistic(
         fitted,
@@ -90,12 +90,10 @@ def _model_facts(components: Components, *, penalty: float, steps: int, folds: i
     return {
         "model": "logistic regression on principal components, fitted by accelerated descent",
         "components": components.values.shape[1],
-        "variance_explained": components.explained,
         "penalty": penalty,
         "descent_steps": steps,
         "folds": folds,
         "seeds": seeds,
-        "grouped_by": "prompt_group",
     }
 
 

@@ -106,7 +106,7 @@ def nearest_rows(vectors: Vectors, groups: NDArray[np.integer], train: Bools, *,
     metrics: dict[str, Any] = {"search": "every pair", "recall": 1.0}
     if len(cells.members) > 1:
         recall = _recall(unit, code, candidates, rows, np.random.default_rng(seed))
-        metrics = {"search": f"{PROBES} of {len(cells.members):,} cells", "recall": recall, "cells_thinned": cells.thinned}
+        metrics = {"search": f"{PROBES} of {len(cells.members):,} cells", "recall": recall}
     return NearestRows(rows, similarity, metrics)
 
 
@@ -122,12 +122,6 @@ class _Cells:
     def to_search(self, cell: int) -> Ints:
         rows = np.concatenate([self.members[other] for other in self.near[cell]])
         return rows if len(rows) <= self.most else rows[np.linspace(0, len(rows) - 1, self.most).astype(np.int64)]
-
-    @property
-    def thinned(self) -> int:
-        """Cells whose search is over a part of the rows only."""
-        size = np.array([len(rows) for rows in self.members])
-        return int((size[self.near].sum(axis=1) > self.most).sum())
 
 
 def _one_cell(rows: int, candidates: Ints) -> _Cells:

@@ -74,7 +74,6 @@ def training_dynamics(telemetry: pl.DataFrame, row_ids: Sequence[str], labels: B
         "observations": looks.height,
         "observations_used": fair.height,
         "labels_other_than_trained_on": _differing(looks),
-        "label_auc": {part: _last_auc(fair, part) for part in ("train", "validation")},
         "knowledge_at_last_step": float(weight[-1]) if len(weight) else 0.0,
         "rank_spread_by_length": {
             name: _spread_by_length(fair, values) for name, values in (("plain", plain), ("per_token", per_token), ("mean", rank))
@@ -206,12 +205,6 @@ def _label_auc(looks: pl.DataFrame) -> float | None:
         return None
     ranks = looks["log_ratio"].rank("average").to_numpy()
     return float((ranks[given].sum() - ups * (ups + 1) / 2) / (ups * downs))
-
-
-def _last_auc(fair: pl.DataFrame, part: str) -> float | None:
-    """AUC over the last quarter of a part's looks."""
-    looks = fair.filter(pl.col("part") == part)
-    return _label_auc(looks.tail(max(looks.height // 4, min(looks.height, LOOKS_PER_BIN))))
 
 
 def _rank_within_label(score: Floats, measured: Bools, labels: Bools) -> Floats:

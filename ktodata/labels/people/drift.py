@@ -211,7 +211,6 @@ def criteria_drift(
         "rows": rows.height,
         "tested": {grouping.name: len(grouping.values) for grouping in columns},
         "level": level,
-        "adjusted_by": "Holm, over all tests",
     }
     if not columns or data.y.min() == data.y.max():
         return Drift(pl.DataFrame(schema=SCHEMA), pl.DataFrame(schema=EXAMPLES_SCHEMA), metrics | {"tests": 0, "significant": 0})
@@ -226,7 +225,6 @@ def criteria_drift(
         "tests": int(np.isfinite(tests).sum()),
         "unseen_points": _unseen_points(data, columns, base[0] + base[1] * data.x, tests, level),
         "significant": len(departures),
-        "recalibration": {"intercept": float(base[0]), "slope": float(base[1])},
     }
     return Drift(table, examples, metrics)
 

@@ -227,7 +227,6 @@ def _batch_plan(
     distinct = sum(len(np.unique(prompts[step.rows])) for step in steps)
     metrics = {
         "steps": len(steps),
-        "batch_rows_min": min((len(step.rows) for step in steps), default=0),
         "batch_rows_max": max((len(step.rows) for step in steps), default=0),
         "rows_per_prompt": round(sum(len(step.rows) for step in steps) / max(1, distinct), 3),  # within a step
         "rows_with_siblings": sum(_with_siblings(prompts[step.rows], label[step.rows]) for step in steps),  # of the other label
