@@ -225,10 +225,10 @@ def records_of(group: Iterable[tuple[Any, int]]) -> int:
     return sum(count for _, count in group)
 
 
-def values_in_words(values: Mapping[str, int], *, shown: int = MAX_SHOWN) -> str:
+def values_in_words(values: Mapping[str, int]) -> str:
     """Values with their records, the first of them; how many more are listed: "'meh' 10, 'so' 3 and 2 more"."""
-    listed = ", ".join(f"{value} {count:,}" for value, count in list(values.items())[:shown])
-    return f"{listed} and {len(values) - shown:,} more" if len(values) > shown else listed
+    listed = ", ".join(f"{value} {count:,}" for value, count in list(values.items())[:MAX_SHOWN])
+    return f"{listed} and {len(values) - MAX_SHOWN:,} more" if len(values) > MAX_SHOWN else listed
 
 
 def respelt_lines(respelt: Mapping[str, Mapping[str, int]]) -> list[str]:

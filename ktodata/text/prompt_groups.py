@@ -91,12 +91,10 @@ def different(keys: Index) -> tuple[Index, Index]:
     return places, which.astype(np.int64)
 
 
-def find_leaks(
-    feedback: pl.DataFrame, *, near_prompts: float = 0.8, ignore_case: bool = True, seed: int = 0, parts: Sequence[str] = PARTS
-) -> pl.DataFrame:
+def find_leaks(feedback: pl.DataFrame, *, near_prompts: float = 0.8, ignore_case: bool = True, seed: int = 0) -> pl.DataFrame:
     """Search a split for prompts that stand, equal or nearly so, on two sides of it. Works on any split, not only on ours.
 
-    feedback : row_id, prompt and part (one of `parts`, given from the training part outwards; rows without a part are left out).
+    feedback : row_id, prompt and part (one of PARTS; rows without a part are left out).
 
     Returns row_id, part, prompt's nearest on the other side as other_row_id, other_part, and similarity (0 to 1, 1 the same
     words): one line for every held-out row and every near prompt of an earlier part, naming the row with that prompt whose
@@ -104,12 +102,12 @@ def find_leaks(
     """
     check_columns(feedback, ("row_id", "prompt", "part"), who="find_leaks")
     rows = feedback.select("row_id", "prompt", "part").filter(pl.col("part").is_not_null()).sort("row_id")
-    if unknown := sorted(set(rows["part"].unique()) - set(parts)):
-        raise DataError(f"find_leaks: part holds {', '.join(map(repr, unknown))}; it may hold {', '.join(parts)}.")
+    if unknown := sorted(set(rows["part"].unique()) - set(PARTS)):
+        raise DataError(f"find_leaks: part holds {', '.join(map(repr, unknown))}; it may hold {', '.join(PARTS)}.")
     texts = rows.select(normalised(pl.col("prompt"), ignore_case=ignore_case))["prompt"]
     places, prompt = different(first_of(texts))
     pairs = near_texts(prepare(texts.gather(places), templates=True, seed=seed), near_prompts)
-    return _across(rows.with_columns(prompt=pl.Series(prompt)), _both_ways(pairs, len(places)), parts)
+    return _across(rows.with_columns(prompt=pl.Series(prompt)), _both_ways(pairs, len(places)))
 
 
 def _both_ways(pairs: SimilarPairs, prompts: int) -> pl.DataFrame:
@@ -124,9 +122,9 @@ def _both_ways(pairs: SimilarPairs, prompts: int) -> pl.DataFrame:
     )
 
 
-def _across(rows: pl.DataFrame, near: pl.DataFrame, parts: Sequence[str]) -> pl.DataFrame:
+def _across(rows: pl.DataFrame, near: pl.DataFrame) -> pl.DataFrame:
     rows = rows.with_columns(
-        rank=pl.col("part").replace_strict({part: rank for rank, part in enumerate(parts)}, return_dtype=pl.Int8)
+        rank=pl.col("part").replace_strict({part: rank for rank, part in enumerate(PARTS)}, return_dtype=pl.Int8)
     )
     firsts = rows.unique(["prompt", "rank"], keep="first", maintain_order=True)
     firsts = firsts.select(other="prompt", other_row_id="row_id", other_part="part", other_rank="rank")

@@ -199,9 +199,7 @@ def predict_from_prompt(vectors: Floats, prompts: Vectors, fit_rows: Bools) -> t
     return mean.astype(np.float32), weights.astype(np.float32)
 
 
-def kernel_components(
-    rows: RowFeatures, feature_set: KernelFeatureSet, *, fit_rows: Bools, components: int = COMPONENTS
-) -> Components:
+def kernel_components(rows: RowFeatures, feature_set: KernelFeatureSet, *, fit_rows: Bools) -> Components:
     """The leading components of a feature set's kernel, principal on `fit_rows`; the others are only projected."""
     chosen = np.flatnonzero(fit_rows)
     if not len(chosen):
@@ -211,7 +209,7 @@ def kernel_components(
     landmark_vectors = rows.vectors_of(feature_set, landmarks)
     with one_thread():
         energy, axes = np.linalg.eigh(kernel_between(landmark_vectors, landmark_vectors).astype(np.float64))
-    leading = np.flatnonzero(energy > 1e-4 * max(energy[-1], 1e-12))[::-1][:components]
+    leading = np.flatnonzero(energy > 1e-4 * max(energy[-1], 1e-12))[::-1][:COMPONENTS]
     towards = (axes[:, leading] / np.sqrt(energy[leading])).astype(np.float32)
 
     def features(part: Places) -> Floats:
