@@ -34,6 +34,21 @@ class GroupChange:
         shares = f"{percent(self.added.value)} of {count(self.added.total)}, {percent(self.before.value)} {self.than}"
         return f"{self.name} ({shares})"
 
+    def is_testable(self, *, tests: int) -> bool:
+        """Whether the least likely way to deal these hits to the two sides would differ, however they are dealt."""
+        from scipy.stats import hypergeom  # half a second to load
+
+        total, hits = self.added.total + self.before.total, self.added.hits + self.before.hits
+        ends = [max(0, hits - self.before.total), min(hits, self.added.total)]
+        return bool(hypergeom.pmf(ends, total, hits, self.added.total).min() * tests <= LEVEL)
+
+    def differs(self, *, tests: int) -> bool:
+        """By more than chance, at 95 % for so many tests together."""
+        from scipy.stats import fisher_exact
+
+        table = [[share.hits, share.total - share.hits] for share in (self.added, self.before)]
+        return bool(fisher_exact(table).pvalue * tests <= LEVEL)
+
 
 @dataclass(frozen=True)
 class ChangesSection:
@@ -108,7 +123,7 @@ def read_changes(run: RunFiles) -> ChangesSection | None:
         unread=unread,
         relabelled=_share(relabelled["label"]),
         rate=rate,
-        rate_differs=_differs(rate) if _is_testable(rate, tests=1) else None,
+        rate_differs=rate.differs(tests=1) if rate.is_testable(tests=1) else None,
         new_raters=_new_raters(now, before) if with_raters else (),
         raters=_changed_raters(new, before) if with_raters else (),
         topics=() if clusters is None or names is None else _topics(stayed.join(clusters.drop_nulls(), on="row_id"), names),
@@ -140,7 +155,7 @@ def _changed_raters(new: pl.DataFrame, before: pl.DataFrame) -> tuple[GroupChang
         GroupChange(name, Share(hits, n), Share(hits_before, n_before))
         for name, hits, n, hits_before, n_before in both.iter_rows()
     ]
-    return _beyond_chance(groups)
+    return beyond_chance(groups)
 
 
 def _topics(now: pl.DataFrame, names: pl.DataFrame) -> tuple[GroupChange, ...]:
@@ -158,31 +173,14 @@ def _topics(now: pl.DataFrame, names: pl.DataFrame) -> tuple[GroupChange, ...]:
         )
         for cluster, new, old in counts.iter_rows()
     ]
-    return tuple(each for each in _beyond_chance(groups) if each.added.value > each.before.value)
+    return tuple(each for each in beyond_chance(groups) if each.added.value > each.before.value)
 
 
-def _beyond_chance(groups: Sequence[GroupChange]) -> tuple[GroupChange, ...]:
+def beyond_chance(groups: Sequence[GroupChange]) -> tuple[GroupChange, ...]:
     """Those whose shares differ; the largest difference first. Only groups that the test could tell count as tests."""
-    testable = [each for each in groups if _is_testable(each, tests=len(groups))]
-    differing = [each for each in testable if _differs(each, tests=len(testable))]
+    testable = [each for each in groups if each.is_testable(tests=len(groups))]
+    differing = [each for each in testable if each.differs(tests=len(testable))]
     return tuple(sorted(differing, key=lambda each: -abs(each.added.value - each.before.value)))
-
-
-def _is_testable(change: GroupChange, *, tests: int) -> bool:
-    """Whether the least likely way to deal these hits to the two sides would differ. It does not depend on how they are dealt."""
-    from scipy.stats import hypergeom  # half a second to load
-
-    added, before = change.added, change.before
-    total, hits = added.total + before.total, added.hits + before.hits
-    ends = [max(0, hits - before.total), min(hits, added.total)]
-    return bool(hypergeom.pmf(ends, total, hits, added.total).min() * tests <= LEVEL)
-
-
-def _differs(change: GroupChange, *, tests: int = 1) -> bool:
-    from scipy.stats import fisher_exact
-
-    table = [[share.hits, share.total - share.hits] for share in (change.added, change.before)]
-    return bool(fisher_exact(table).pvalue * tests <= LEVEL)
 
 
 def _share(labels: pl.Series) -> Share:

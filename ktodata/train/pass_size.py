@@ -48,14 +48,14 @@ def tokens_of_pass(scorer: Scorer, *, most: int, sharded: bool) -> int:
 
 def fitting_tokens(scorer: Scorer, pairs: Sequence[Pair], room: float) -> int:
     """Tokens of a pass that keeps no more than `room` bytes for its backward pass, by two passes over few and more of `pairs`."""
-    (few, first), (more, second) = (_kept_for_backward(scorer, part) for part in (pairs[:1], pairs))
+    (few, first), (more, second) = (kept_for_backward(scorer, part) for part in (pairs[:1], pairs))
     if more <= few or second <= first:  # one row, or all of one text
         return int(room * few / max(1, first))
     each = (second - first) / (more - few)
     return int((room - max(0.0, first - each * few)) / each)
 
 
-def _kept_for_backward(scorer: Scorer, pairs: Sequence[Pair]) -> tuple[int, int]:
+def kept_for_backward(scorer: Scorer, pairs: Sequence[Pair]) -> tuple[int, int]:
     """(tokens computed in one pass, bytes that it keeps for its backward pass, weights left out)."""
     weights = {parameter.untyped_storage().data_ptr() for parameter in scorer.model.parameters()}
     held: dict[int, int] = {}

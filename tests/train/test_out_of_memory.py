@@ -22,7 +22,7 @@ from ktodata.train.loop import train_step
 from ktodata.train.model.packed_model import PackedModel
 from ktodata.train.model.scorer import Scorer
 from ktodata.train.out_of_memory import within_memory
-from ktodata.train.pass_size import _kept_for_backward, fitting_tokens, free_bytes, left_in_groups, tokens_of_pass
+from ktodata.train.pass_size import fitting_tokens, free_bytes, kept_for_backward, left_in_groups, tokens_of_pass
 
 ERRORS = {
     "cuda": lambda: torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
@@ -168,7 +168,7 @@ def test_where_the_probe_does_not_fit_passes_begin_with_a_row_each(model_folder,
 def test_a_probe_foretells_what_larger_passes_keep():
     scorer = scorer_of(tiny_llama(VOCABULARY, layers=3), random_rows(40))
     pairs = [(row, row) for row in range(40)]
-    tokens, kept = _kept_for_backward(scorer, pairs)
+    tokens, kept = kept_for_backward(scorer, pairs)
     assert fitting_tokens(scorer, pairs[-4:], kept) == pytest.approx(tokens, rel=0.25)
     assert fitting_tokens(scorer, pairs[-4:], kept / 2) == pytest.approx(tokens / 2, rel=0.25)
 
@@ -187,7 +187,7 @@ def test_a_probe_takes_no_more_than_a_pass_would(most, monkeypatch):
 def test_a_pass_has_no_more_than_memory_holds_and_no_more_than_is_useful(share, monkeypatch):
     scorer: Scorer = scorer_of(tiny_llama(VOCABULARY, layers=3), random_rows(40))
     trained = 12 * sum(parameter.numel() for parameter in scorer.model.parameters())
-    tokens, kept = _kept_for_backward(scorer, [(row, row) for row in range(40)])
+    tokens, kept = kept_for_backward(scorer, [(row, row) for row in range(40)])
     monkeypatch.setattr("ktodata.train.pass_size.free_bytes", lambda device: trained + share * kept / 0.6)
     assert tokens_of_pass(scorer, most=10_000, sharded=False) == pytest.approx(max(1, share * tokens), rel=0.3)
     assert tokens_of_pass(scorer, most=1, sharded=False) == 1
