@@ -11,7 +11,7 @@ from polars.testing import assert_frame_equal
 
 from ktodata.errors import KtodataError
 from ktodata.formats import FORMATS, read, reading
-from ktodata.formats.columnar import plain_records
+from ktodata.formats.columnar.plain_records import plain_rows
 from ktodata.formats.dialects import detect_format
 from ktodata.formats.format import Fields
 
@@ -63,8 +63,13 @@ def read_both_ways(*args, **options):
 def n_by_columns(monkeypatch):
     """How many rows were read by columns."""
     heights = []
-    whole = plain_records._whole
-    monkeypatch.setattr(plain_records, "_whole", lambda frame, file: heights.append(frame.height) or whole(frame, file))
+
+    def counted(*given, **named):
+        rows = plain_rows(*given, **named)
+        heights.append(len(rows.places))
+        return rows
+
+    monkeypatch.setattr("ktodata.formats.reading.plain_rows", counted)
     return heights
 
 
