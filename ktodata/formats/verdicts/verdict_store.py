@@ -197,7 +197,7 @@ def _reviewers_differ() -> pl.Expr:
 
 
 def _review_record(row: dict[str, Any], file: str) -> dict[str, Any]:
-    words = {None: row["verdict"], **LABEL_NAMES}
+    words: dict[bool | None, str] = {None: row["verdict"], **LABEL_NAMES}
     return {
         "row_id": row["row_id"],
         "source_id": row["source_id"],
