@@ -261,14 +261,18 @@ def _part_metrics(table: pl.DataFrame, name: str, requested: float) -> dict[str,
         rows=here.sum(),
         groups=pl.col("group").filter(here).n_unique(),
         desirable=(here & pl.col("label")).sum(),
+        all_desirable=pl.col("label").sum(),
     ).row(0, named=True)
+    undesirable, all_undesirable = counted["rows"] - counted["desirable"], table.height - counted["all_desirable"]
     return {
         "requested": round(requested, 6),
         "rows": counted["rows"],
         "groups": counted["groups"],
         "share_of_rows": round(counted["rows"] / table.height, 4),
+        "share_of_desirable": round(counted["desirable"] / max(counted["all_desirable"], 1), 4),
+        "share_of_undesirable": round(undesirable / max(all_undesirable, 1), 4),
         "desirable": counted["desirable"],
-        "undesirable": counted["rows"] - counted["desirable"],
+        "undesirable": undesirable,
     }
 
 
