@@ -28,6 +28,7 @@ VOTES = {"row_id": pl.String, "rater": pl.String, "verdict": pl.Boolean}
 WAYS: dict[str, dict[str, Any]] = {
     "dawid-skene, correlated": {},
     "dawid-skene, independent": {"correlated": False},
+    "dawid-skene, correlated, strength 20": {"strength": 20.0},
 }
 DRAWS = 2000
 SHUFFLES = 20
