@@ -132,7 +132,7 @@ def shard_table(
 
 @dataclass(frozen=True)
 class WrittenForm:
-    """How rows are written, and why. has_template : None where no model is named; unasked : nor does a setting or a row say how"""
+    """How rows are written, and why. has_template : None where no model is named; unasked : nor does a setting or row say how"""
 
     conversational: bool
     why: str
