@@ -94,7 +94,8 @@ def _read(source: LabelSource, max_rows: int, encoder: str) -> tuple[pl.DataFram
         | {f"said by {rater}": record.votes.get(rater) for rater in raters}
         for record, verdict in judged
     ]
-    table = read(lines, label="given", votes={f"said by {rater}": rater for rater in raters} or None).feedback
+    meant = {"column": "given", True: True, False: False}
+    table = read(lines, label=meant, votes={f"said by {rater}": rater for rater in raters} or None).feedback
     for stage in (validate, dedupe):
         table = add_columns(table, stage(table))
     if source.given is not None:
