@@ -16,7 +16,8 @@ from ktodata.files import whole_file
 from ktodata.stats import Interval
 from ktodata.stats.bootstrap import group_weights, percentile_interval
 
-MIN_RANKED = 10  # of one given label, for its AUROC to count
+MIN_RANKED = 10  # wrong rows, and right ones, of one given label, for its AUROC to count
+BINS = 10  # of a probability, for its calibration error
 
 
 @dataclass(frozen=True)
@@ -66,12 +67,18 @@ class BenchCell:
         """What the trainer is told beside what all arms share."""
         return dict(json.loads(self.terms))
 
+    @property
+    def trainable(self) -> bool:
+        """Both labels are left, as given and as repaired: of one alone nothing is learnt."""
+        kept = slice(None) if self.dropped is None else ~self.dropped
+        return all(len(np.unique(labels[kept])) == 2 for labels in (self.labels, self.repaired))
+
     @cached_property
     def sides(self) -> list[Bools]:
-        """The rows that are ranked, of each given label with enough wrong ones: those that nobody reviewed."""
+        """The rows that are ranked, of each given label with enough wrong and right ones: those that nobody reviewed."""
         wrong = self.labels != self.truth
         sides = [(self.labels == given) & ~self.reviewed for given in (False, True)]
-        return [side for side in sides if (wrong & side).sum() >= MIN_RANKED and (~wrong & side).any()]
+        return [side for side in sides if min((wrong & side).sum(), (~wrong & side).sum()) >= MIN_RANKED]
 
     def auroc(self, weights: Floats) -> float | None:
         """How often a wrong label is doubted more than a right one of the same given label; mean of labels. weights : [N]"""
@@ -108,6 +115,22 @@ class BenchCell:
         right = (self.p_wrong > 0.5) == (self.labels != self.truth)
         return float(np.average((np.maximum(self.p_wrong, 1 - self.p_wrong) - right)[rows], weights=weights[rows]))
 
+    def brier(self, weights: Floats) -> float | None:
+        """Mean square of p_wrong less what is so, of the rows that nobody reviewed: over- and under-sure ones do not cancel."""
+        if self.p_wrong is None:
+            return None
+        rows = ~self.reviewed
+        return float(np.average((self.p_wrong - (self.labels != self.truth))[rows] ** 2, weights=weights[rows]))
+
+    def calibration_error(self, weights: Floats) -> float | None:
+        """How far p_wrong is from the share that is wrong, within BINS of equal width, in the mean over rows (ECE)."""
+        if self.p_wrong is None:
+            return None
+        rows = ~self.reviewed
+        off = (self.p_wrong - (self.labels != self.truth))[rows] * weights[rows]
+        bins = np.minimum((self.p_wrong[rows] * BINS).astype(int), BINS - 1)
+        return float(np.abs(np.bincount(bins, off)).sum() / weights[rows].sum())
+
     def figures(self) -> dict[str, Any]:
         """JSON values."""
         even, unseen = np.ones(len(self.labels)), ~self.reviewed
@@ -116,6 +139,8 @@ class BenchCell:
             "auroc": self.auroc(even),
             "average_precision": self.average_precision(even),
             "surer_than_right": self.surer(even),
+            "brier": self.brier(even),
+            "calibration_error": self.calibration_error(even),
             "right": self.right(even),
             "turned": int(turned.sum()),
             "turned_rightly": int((turned & (self.repaired == self.truth)).sum()),

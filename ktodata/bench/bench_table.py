@@ -52,6 +52,30 @@ def _detect(outcome: BenchOutcome) -> Iterator[str]:
         values = {name: _mean(each, "auroc") for name, each in cells.items()}
         yield _row([*_about(outcome, source), *(_number(values.get(name)) for name in methods), _against_best(cells, values)])
     yield ""
+    yield from _calibration(outcome, methods)
+
+
+def _calibration(outcome: BenchOutcome, methods: Names) -> Iterator[str]:
+    """Of the methods that give probabilities."""
+    cells = {key: each for key, each in outcome.cells.items() if key[1] == 0.0 and all(cell.p_wrong is not None for cell in each)}
+    sure = [name for name in methods if any(method == name for _, _, method in cells)]
+    if not sure:
+        return
+    yield from (
+        "## Calibration: Brier score of the probability that a label is wrong, and its calibration error in 10 bins",
+        "",
+        "0 is best of both. To know the share of wrong labels alone gives the first figure's Brier score.",
+        "",
+    )
+    yield from _header(["source", "rows", "wrong", "the share alone", *sure])
+    for source in outcome.rows:
+        share, figures = outcome.wrong[source], list[str]()
+        for name in sure:
+            each = cells.get((source, 0.0, name))
+            shown = [_number(_mean(each, measure)) for measure in ("brier", "calibration_error")] if each else []
+            figures.append(", ".join(shown))
+        yield _row([*_about(outcome, source), _number(share * (1 - share)), *figures])
+    yield ""
 
 
 def _against_best(cells: dict[str, list[BenchCell]], values: dict[str, float | None]) -> str:

@@ -153,10 +153,15 @@ def _train(
 
         def repair(training: BenchRows, part: int, method: BenchMethod, share: float = share) -> BenchCell | None:
             try:
-                return _cell(plan, digest(made_of, "train", part), training, method, share, part)
+                cell = _cell(plan, digest(made_of, "train", part), training, method, share, part)
             except NoAnswerError as error:
-                outcome.passed_over[f"{source}, trained on, {method.name}"] = str(error)
-                return None
+                why = str(error)
+            else:
+                if cell.trainable:
+                    return cell
+                why = f"the labels that it leaves outside part {part + 1} are all one, and nothing is learnt of them."
+            outcome.passed_over[f"{source}, trained on, {method.name}"] = why
+            return None
 
         try:
             outcome.trained[source, share] = train_track(rows, methods, repair, share=share, notify=notify, **settings)

@@ -29,7 +29,7 @@ TERMS: Mapping[str, Any] = {
     **{"epochs": 1000, "max_steps": 24, "batch_size": 16, "learning_rate": 1e-4, "trainable_layers": 4},
     **{"max_length": 64, "kl_pairs_per_batch": 4},
 }
-Repairing = Callable[[BenchRows, int, BenchMethod], BenchCell | None]  # rows, part, method; None: it has no answer
+Repairing = Callable[[BenchRows, int, BenchMethod], BenchCell | None]  # rows, part, method; None: nothing to train on
 
 
 def train_track(
@@ -97,8 +97,6 @@ def _arms(rows: BenchRows, cells: Mapping[str, BenchCell], share: float) -> list
         Arm(CLEAN, "every label as it truly is", labelled(given, pl.Series(rows.truth)), SOFT),
     ]
     for name, cell in cells.items():
-        if cell.repaired.all() or not cell.repaired.any():
-            continue
         repaired, terms = pl.Series("label", cell.repaired), cell.trainer_terms
         if "flip_rates" in terms:  # they correct hard labels
             table = given.with_columns(repaired)
@@ -106,8 +104,6 @@ def _arms(rows: BenchRows, cells: Mapping[str, BenchCell], share: float) -> list
             table, terms = labelled(given, repaired), {**SOFT, **terms}
         if cell.dropped is not None:
             table = table.filter(pl.Series(~cell.dropped))
-        if table["label"].n_unique() < 2:
-            continue
         arms.append(Arm(arm_name(name, share), f"labels as {name} leaves them", table, terms, budget=share))
     return arms
 

@@ -424,6 +424,26 @@ def test_a_difference_that_is_none_is_not_told_and_one_that_is_there_is():
     assert paired([cell(None, labels, truth)], [cell(noise, labels, truth)], "auroc", draws=10).value is None
 
 
+def test_calibration_does_not_cancel():
+    """Half of the rows too sure by 0.3, half not sure enough by 0.3: the signed mean is 0."""
+    truth, wrong = np.ones(400, bool), np.arange(400) % 10 < 5
+    p = np.where(np.arange(400) % 20 < 10, 0.85, 0.15)  # of either half of the rows one in two is wrong
+    made = replace(cell(None, truth ^ wrong, truth), p_wrong=p)
+    figures = made.figures()
+    assert figures["calibration_error"] == pytest.approx(0.35) and figures["brier"] == pytest.approx(0.25 + 0.35**2)
+    perfect = replace(made, p_wrong=wrong.astype(float)).figures()
+    assert perfect["calibration_error"] == perfect["brier"] == 0
+
+
+def test_a_label_that_is_nearly_always_wrong_is_not_averaged_in():
+    """One right row of a given label is beaten by all of its wrong ones, or by none."""
+    truth, labels = np.arange(400) % 2 == 0, np.arange(400) % 4 < 2
+    truth[labels] = False
+    truth[np.flatnonzero(labels)[0]] = True
+    made = cell(np.arange(400.0), labels, truth)
+    assert len(made.sides) == 1 and not made.labels[made.sides[0]].any()
+
+
 def test_votes_as_a_matrix(folder):
     source = next(source for source in label_sources(folder)[0] if source.name == "deep/voted, r0")
     made = bench_rows(source, max_rows=ROWS, encoder=ENCODER)

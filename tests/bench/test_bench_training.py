@@ -143,6 +143,17 @@ def test_a_method_that_does_not_answer_is_no_arm(data, model_folder, tmp_path, t
     assert "KeyError: 'x'" in outcome.passed_over["rule, weak_label_rule, trained on, odd"]
 
 
+def test_labels_that_are_all_one_are_no_arm_and_that_is_told(data, model_folder, tmp_path, trained):
+    """The arm vanished without a word."""
+    method("all good")(lambda task: BenchAnswer(doubt=None, labels=np.ones(len(task.labels), bool)))
+    try:
+        outcome = run_bench(plan_of(data, tmp_path, model_folder, train=(0.0,), methods=("as given", "all good")))
+    finally:
+        METHODS.pop("all good")
+    assert "all good, 0% reviewed" not in outcome.trained["rule, weak_label_rule", 0.0].table["arm"].unique()
+    assert "are all one" in outcome.passed_over["rule, weak_label_rule, trained on, all good"]
+
+
 def test_a_share_is_one(data, model_folder, tmp_path):
     with pytest.raises(kd.KtodataError, match="at least 0 and under 1"):
         plan_of(data, tmp_path, model_folder, train=(2.0,))
