@@ -4,13 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
 from ktodata.train.checkpoints import Checkpoints
 from ktodata.train.data.batches import BatchPlan
 from ktodata.train.distributed.interface import Distributed, SingleProcess
 from ktodata.train.early_stop import EarlyStop
 from ktodata.train.model.scorer import Scorer
+from ktodata.train.model.stored_dtype import SavedAs
 from ktodata.train.objectives import Objective
 from ktodata.train.reference import ReferenceLogps
 from ktodata.train.state import State
@@ -38,4 +37,4 @@ class Job:
     log_every_steps: int = 1
     report: Callable[[dict[str, Any]], None] = field(default=lambda event: None)
     distributed: Distributed = field(default_factory=SingleProcess)
-    saved_dtype: Any = torch.float32  # weights are evaluated as they would be saved
+    saved: SavedAs = field(default_factory=SavedAs)  # weights are evaluated as they would be saved

@@ -44,7 +44,7 @@ def train(job: Job) -> None:
         if done or due(read_every) or due(job.eval_every_steps) or due(job.save_every_steps):
             read(unread, job)
         if job.held_out.steps and (done or due(job.eval_every_steps)):
-            with rounded_weights(job.scorer.model, job.saved_dtype):
+            with rounded_weights(job.scorer.model, job.saved):
                 evaluate_held_out(job)
             job.report({"step": step, "steps": last_step, "held_out": state.held_out[-1]})
             if job.early_stop is not None:

@@ -14,9 +14,10 @@ import xxhash
 from ktodata.errors import ModelError, RunError, SettingError
 from ktodata.files import discard
 from ktodata.models import cache_dir, check_no_adapter, load_causal_lm, quantized_by
-from ktodata.train.checkpoints import Checkpoints
+from ktodata.train.checkpoints import Checkpoints, template_day_in
 from ktodata.train.data.preparation import Prepared, prepare
 from ktodata.train.data.ragged_ids import Numbers
+from ktodata.train.data.template_date import day_written, today, write_day
 from ktodata.train.data.tokens import TokenRows
 from ktodata.train.data.training_rows import CheckedPart, named
 from ktodata.train.distributed.interface import Distributed
@@ -36,7 +37,7 @@ from ktodata.train.model.gradient_checkpointing import checkpoint_layers, keep_a
 from ktodata.train.model.length_regimes import fitted
 from ktodata.train.model.router_loss import coefficient_of, watch_routers
 from ktodata.train.model.scorer import Scorer, Work
-from ktodata.train.model.stored_dtype import round_weights, stored_dtype
+from ktodata.train.model.stored_dtype import SavedAs, as_stored, round_weights
 from ktodata.train.objectives import OBJECTIVE_SETTINGS, Objective, make_objective
 from ktodata.train.optimizers import check_optimizer, make_optimizer
 from ktodata.train.pass_size import tokens_of_pass
@@ -65,11 +66,13 @@ def run_training(settings: dict[str, Any], train_rows: CheckedPart, held_out_row
     check_loggers(loggers_of(settings), folder=settings["out"])
     torch.manual_seed(settings["seed"])
     model, tokenizer, mapped = read_model(settings, device, compute_dtype, sharded=sharded)
+    day = keep_day(tokenizer, settings, distributed) if train_rows.conversational else None
     prepared = prepare(train_rows, held_out_rows, tokenizer, settings)
     prepared = replace(prepared, rows=fitted(model, prepared.rows))
     if settings["early_stop"] is not None:
         check_can_stop_early(prepared.held_out_labels, settings["eval_every_steps"])
     untouched = weights_hash(model) if mapped is None else mapped.hash
+    saved = how_to_save(settings, model, mapped)
     model, frozen = choose_weights(model, settings)
     if settings["gradient_checkpointing"]:
         checkpoint_layers(model)
@@ -94,23 +97,28 @@ def run_training(settings: dict[str, Any], train_rows: CheckedPart, held_out_row
             f"the {distributed.size} processes do not train the same: settings, rows, model or releases of torch differ between "
             "them. Give every process the same files and the same installation."
         )
-    saved_dtype = dtype_to_save(settings)
-    store = current_cache(made_by, scorer.frozen_layers)
     reference, reference_metrics = reference_logps(
-        scorer, pairs, key=key, cache=cache_dir() / "reference", distributed=distributed, store=store
+        scorer,
+        pairs,
+        key=key,
+        cache=cache_dir() / "reference",
+        distributed=distributed,
+        store=current_cache(made_by, scorer.frozen_layers),
     )
     check_reference(reference, pairs, prepared.rows)
     ready, before = time.perf_counter(), scorer.take_work(distributed)
-    state = State(reference=reference_metrics | {"weights_hash": untouched} | before)
-    train_all(scorer, reference, objective, prepared, settings, training, distributed, saved_dtype, state)
+    state = State(template_day=day, reference=reference_metrics | {"weights_hash": untouched} | before)
+    train_all(scorer, reference, objective, prepared, settings, training, distributed, saved, state)
     keep_activations(model)
     seconds = {"preparing": prepared_at - clock, "reference": ready - prepared_at, "training": state.seconds_so_far}
     metrics = {
         **circumstances(settings, scorer, distributed),
-        "saved_dtype": str(saved_dtype).removeprefix("torch."),
+        "saved_dtype": str(saved.dtype).removeprefix("torch."),
+        "saved_float32": sorted(saved.wide),
         "frozen_layers": frozen,
         "activation_cache": cached,
         "reference": state.reference,
+        "template_day": day,
         **prepared.metrics,
         "balance": weights.as_dict(prepared.train_rows),
         "findings": training_findings(
@@ -161,6 +169,13 @@ def read_model(
     check_weights_can_train(model, settings)
     model.to(device)
     return model.eval(), tokenizer, None
+
+
+def keep_day(tokenizer: Any, settings: dict[str, Any], distributed: Distributed) -> str | None:
+    """The day that all prompts name whose template writes it, on which this training was begun; None where it writes none."""
+    begun = template_day_in(settings["out"] / "checkpoints") if settings["out"] is not None and settings["resume"] else None
+    write_day(tokenizer, distributed.broadcast(begun or today()))
+    return day_written(tokenizer)
 
 
 def check_weights_can_train(model: Any, settings: dict[str, Any]) -> None:
@@ -245,7 +260,7 @@ def train_all(
     settings: dict[str, Any],
     key: str,
     distributed: Distributed,
-    saved_dtype: Any,
+    saved: SavedAs,
     state: State,
 ) -> None:
     """The loop with its optimizer, schedule, checkpoints and logs; of several processes, the first one logs.
@@ -309,16 +324,17 @@ def train_all(
                 log_every_steps=settings["log_every_steps"] or (10 if on_cuda else 1),
                 report=report,
                 distributed=distributed,
-                saved_dtype=saved_dtype,
+                saved=saved,
             )
         )
-    round_weights(scorer.model, saved_dtype)
+    round_weights(scorer.model, saved)
 
 
-def dtype_to_save(settings: dict[str, Any]) -> Any:
-    """The base's. Adapters stay float32: they are small, and the weights beside them are as they were read."""
-    stays_wide = settings["lora"] is not None or settings["save_dtype"] == "float32"
-    return torch.float32 if stays_wide else stored_dtype(settings["model"])
+def how_to_save(settings: dict[str, Any], model: Any, mapped: MappedWeights | None) -> SavedAs:
+    """As the base's are. Adapters stay float32: they are small, and the weights beside them are as they were read."""
+    if settings["lora"] is not None or settings["save_dtype"] == "float32":
+        return SavedAs()
+    return as_stored(settings["model"], model, model.named_parameters() if mapped is None else mapped.named(model))
 
 
 def loggers_of(settings: dict[str, Any]) -> list[LoggerName]:

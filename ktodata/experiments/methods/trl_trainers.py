@@ -24,7 +24,7 @@ from ktodata.experiments.methods.trl_datasets import Example
 from ktodata.extras import require
 from ktodata.models import check_no_adapter, load_causal_lm, no_progress_bars
 from ktodata.train.model.frozen_layers import freeze_below
-from ktodata.train.model.stored_dtype import round_weights, stored_dtype
+from ktodata.train.model.stored_dtype import as_stored, round_weights
 from ktodata.train.optimizers import make_optimizer
 from ktodata.train.schedule import learning_rate_at
 
@@ -151,9 +151,10 @@ def policy_of(trained: Any, terms: TrainingTerms) -> Any:
     TRL and accelerate leave patches on theirs.
     """
     policy = load_causal_lm(terms.model)[0]
+    saved = as_stored(terms.model, policy, policy.named_parameters())
     weights = {name: tensor.detach() for name, tensor in trained.named_parameters() if tensor.requires_grad}
     policy.load_state_dict(weights, strict=False)
-    round_weights(policy, stored_dtype(terms.model))
+    round_weights(policy, saved)
     return policy.to(terms.device).eval()
 
 

@@ -1,6 +1,6 @@
 """A model whose weights stay in their files until each process takes its share, so that none holds all of them in float32."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -25,6 +25,12 @@ class MappedWeights:
             for name, parameter in part.named_parameters(recurse=False, remove_duplicate=False):
                 setattr(empty.get_submodule(path), name, placed.setdefault(parameter, _without_values(parameter)))
         self._stored = {standing: parameter.detach() for parameter, standing in placed.items()}
+
+    def named(self, model: Any) -> Iterator[tuple[str, Tensor]]:
+        """The parameters of `model` that have no values yet, by name, with those that their files hold."""
+        for name, parameter in model.named_parameters():
+            if parameter in self._stored:
+                yield name, self._stored[parameter]
 
     def fill(self, parameters: Iterable[Any]) -> None:
         """Give these their values in float32, those that have them by now and those of adapters excepted."""

@@ -58,11 +58,14 @@ class TrainResult:
         """Model, tokenizer, telemetry.parquet and, as the last, training.json: where that is, the rest is whole.
 
         An earlier training in `folder` leaves it, an adapter too, which would be read in this one's place.
-        Weights are saved in the dtype that the base's are stored in (`saved_dtype` in training.json), as they were evaluated.
+        Weights are saved in the dtypes that the base's are stored in (`saved_dtype`, `saved_float32` in training.json), as they
+        were evaluated.
 
         Raises RunError when the model is not in memory, SettingError for the folder of the model that it was trained from.
         """
-        from ktodata.train.model.stored_dtype import held_in
+        import torch
+
+        from ktodata.train.model.stored_dtype import SavedAs, held_as
 
         if self.model is None:
             raise RunError(f"the model is in {self.folder}, not in memory. Call with_model() first, or copy that folder.")
@@ -71,7 +74,8 @@ class TrainResult:
         make_folder(out)
         scratch = out / ".writing"
         shutil.rmtree(scratch, ignore_errors=True)
-        with no_progress_bars(), held_in(self.model, self.metrics.get("saved_dtype", "float32")):
+        dtype = getattr(torch, self.metrics.get("saved_dtype", "float32"))
+        with no_progress_bars(), held_as(self.model, SavedAs(dtype, frozenset(self.metrics.get("saved_float32", ())))):
             self.model.save_pretrained(scratch)
         self.tokenizer.save_pretrained(scratch)
         self.telemetry.write_parquet(scratch / "telemetry.parquet")

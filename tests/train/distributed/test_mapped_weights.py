@@ -9,7 +9,7 @@ from tiny_models import word_tokenizer
 from ktodata.models import load_causal_lm
 from ktodata.train.distributed.mapped_weights import load_mapped
 from ktodata.train.model.fingerprint import weights_hash
-from ktodata.train.model.stored_dtype import only_dtype
+from ktodata.train.model.stored_dtype import SavedAs, as_stored, only_dtype
 
 
 def stored(folder, family):
@@ -41,5 +41,6 @@ def test_weights_stored_in_two_dtypes_are_not_rounded(tmp_path):
     save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
     assert only_dtype(folder) == torch.float32
     mapped, _, weights = load_mapped(folder)
+    assert as_stored(folder, mapped, weights.named(mapped)) == SavedAs(torch.bfloat16, frozenset({"model.norm.weight"}))
     weights.fill(mapped.parameters())
     assert torch.equal(mapped.model.norm.weight.data, tensors["model.norm.weight"])

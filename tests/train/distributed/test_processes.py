@@ -32,7 +32,7 @@ from ktodata.train.distributed.work_split import split_work
 from ktodata.train.model import packed_model
 from ktodata.train.model.packed_model import PackedModel
 from ktodata.train.model.scorer import Scorer
-from ktodata.train.model.stored_dtype import stored_dtype
+from ktodata.train.model.stored_dtype import as_stored
 from ktodata.train.state import trainable
 
 CPU = torch.device("cpu")
@@ -356,7 +356,7 @@ def test_what_is_saved_in_bfloat16_is_what_was_evaluated(parallel, place):
     last = first.filter((pl.col("part") == "validation") & (pl.col("step") == 3)).join(again, on="row_id")
     assert last.height == 8
     assert last["logp"].to_list() == pytest.approx(last["policy_logp"].to_list(), abs=1e-4)
-    assert stored_dtype(model) == torch.bfloat16
+    assert as_stored(model, None, ()).dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("parallel", BOTH)
