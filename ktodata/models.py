@@ -100,6 +100,8 @@ def load_causal_lm(name: str, **options: Any) -> tuple[Any, Any]:
         model, loading = AutoModelForCausalLM.from_pretrained(place, output_loading_info=True, **NO_CODE, **options)
         tokenizer = AutoTokenizer.from_pretrained(place, **NO_CODE)
     check_complete(name, {*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])})
+    for config in (model.config, text_config(model.config)):
+        config.update({"return_dict": True})  # what is read of an output goes by its names
     return model, tokenizer
 
 

@@ -84,6 +84,7 @@ class Checkpoints:
             "held_out": state.held_out,
             "running": state.running.state(),
             "pass_tokens": state.pass_tokens,
+            "template_day": state.template_day,
             "reference": state.reference,
             "work": state.work,
             "seconds": state.seconds_so_far,
@@ -159,6 +160,17 @@ class Checkpoints:
             except (OSError, KeyError, RunError):  # damaged: it is nobody's best
                 continue
         return max(scored)[1] if scored else None
+
+
+def template_day_in(folder: Path) -> str | None:
+    """The day that prompts of the training with checkpoints in `folder` name; None where they name none, or there are none."""
+    for place in sorted(folder.glob("step-*"), reverse=True):
+        try:
+            day: str | None = read_note(place / "state.json").get("template_day")
+        except RunError:  # damaged
+            continue
+        return day
+    return None
 
 
 @dataclass(frozen=True)

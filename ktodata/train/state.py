@@ -48,6 +48,7 @@ class State:
     running: RunningMean = field(default_factory=RunningMean)  # of rewards, for objectives that compare with it
     pass_tokens: int | None = None  # most tokens of one pass, once that is known: a resumed training cuts its updates as before
     best: Weights | None = None  # those of the best evaluation, when training may stop early
+    template_day: str | None = None  # that prompts name, where a chat template writes the day: a resumed training keeps it
     # what the process that began this training says of its reference pass, and what it took until the last checkpoint
     reference: dict[str, Any] = field(default_factory=dict)
     work: dict[str, int] = field(default_factory=dict)  # tokens, as in scorer.Work, of all processes

@@ -25,6 +25,9 @@ window, a chunk of attention, or the number of tokens that a query picks to atte
 `lora` and `trainable_layers` need a decoder whose layers can be told apart: of the encoders that may be run as decoders (BERT's kin), CPM-Ant, GIT,
 HRM-Text and Reformer all weights train, and the two are refused; on all others that are built here adapters can be put (2026-11-30; that what they train
 is what single rows train is tested on a dozen).
+
+Rows are not longer than the context in config.json (`max_position_embeddings`), also where rotary places grow with the row (`rope_type: dynamic`): longer
+ones are refused. Such a model's numbers would hang on the longest row before.
 """
 ROW = re.compile(r"^\| ([\w-]+) \| ([\w ]+) \| ([\w ]+) \| (.*) \|$")
 

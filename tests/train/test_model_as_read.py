@@ -1,5 +1,7 @@
 """What is trained is a whole model whose weights all come from its files; anything else is refused before training."""
 
+import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -31,6 +33,15 @@ def test_weights_that_no_file_holds_are_refused_wherever_a_model_is_read(tmp_pat
     for read in (load_causal_lm, load_mapped, lambda name: fit(text_rows(12), model=name, **FAST)):
         with pytest.raises(ModelError, match=r"do not hold all of its weights: .* would be random numbers"):
             read(base)
+
+
+def test_a_config_that_wants_tuples_trains_as_one_that_does_not(model_folder, tmp_path):
+    shutil.copytree(model_folder, tmp_path / "tuples")
+    file = tmp_path / "tuples" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"return_dict": False}))
+    plain, tuples = (fit(text_rows(12), model=str(model), **FAST) for model in (model_folder, tmp_path / "tuples"))
+    assert plain.history.equals(tuples.history)
+    assert load_mapped(str(tmp_path / "tuples"))[0].config.return_dict is True
 
 
 def test_adapters_that_would_not_be_read_back_are_refused_before_training(tmp_path):

@@ -10,7 +10,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 import torch
-from tiny_models import chat_rows, text_rows, tiny_gpt2, tiny_llama, tiny_of, word_tokenizer
+from tiny_models import TEMPLATE, chat_rows, text_rows, tiny_gpt2, tiny_llama, tiny_of, word_tokenizer
 
 from ktodata.errors import (
     DataError,
@@ -25,7 +25,7 @@ from ktodata.errors import (
     RunError,
     SettingError,
 )
-from ktodata.train import fit
+from ktodata.train import fit, run_training
 from ktodata.train.data.batches import plan_held_out
 from ktodata.train.objectives import OBJECTIVES
 
@@ -403,7 +403,7 @@ def test_one_validation_label_has_no_gap_but_a_loss(model_folder):
 KILLED = """
 import os, signal, sys
 import polars as pl
-from ktodata.train import fit
+from ktodata.train import fit, run_training
 from ktodata.train.objectives import OBJECTIVES
 
 def at_step(event):
@@ -494,6 +494,23 @@ def test_an_interrupted_training_goes_on_with_its_running_mean_and_its_log(model
     for line in (*logs[0], *logs[1]):
         line.pop("tokens_per_second", None)
     assert logs[0] == logs[1]
+
+
+def test_a_training_that_is_resumed_on_another_day_keeps_the_day_in_its_prompts(tmp_path, monkeypatch):
+    tokenizer = word_tokenizer("{{ strftime_now('%d')|replace('30', 'one')|replace('01', 'two three') }}" + TEMPLATE)
+    for part in (tiny_llama(len(tokenizer)), tokenizer):
+        part.save_pretrained(tmp_path / "model")
+    settings = {"model": str(tmp_path / "model"), "save_every_steps": 1, **FAST}
+    monkeypatch.setattr(run_training, "today", lambda: "2026-11-30")
+    interrupted_at(2, chat_rows(12), out=tmp_path / "broken", **settings)
+    unbroken = fit(chat_rows(12), **settings)
+    monkeypatch.setattr(run_training, "today", lambda: "2026-12-01")
+    assert_same_result(fit(chat_rows(12), out=tmp_path / "broken", **settings), unbroken)
+    assert unbroken.metrics["template_day"] == "2026-11-30"
+    afresh = fit(chat_rows(12), **settings)
+    assert afresh.metrics["template_day"] == "2026-12-01"
+    assert afresh.metrics["train"]["prompt_tokens"] > unbroken.metrics["train"]["prompt_tokens"]
+    assert fit(text_rows(12), **settings).metrics["template_day"] is None
 
 
 def test_a_training_that_was_resumed_twice_reports_all_that_was_done(model_folder, tmp_path, monkeypatch):

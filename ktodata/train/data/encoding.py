@@ -13,6 +13,7 @@ from ktodata.errors import DataError, ModelError
 from ktodata.feedback import TEMPLATE_FIELDS
 from ktodata.models import texts_to_ids
 from ktodata.train.data.ragged_ids import Ids, digest_of
+from ktodata.train.data.template_date import dated_template
 from ktodata.train.data.training_rows import is_conversational
 
 # what `apply_chat_template` is told of its own work, with transformers' names; no template reads it
@@ -136,7 +137,8 @@ def _call(call: dict[str, Any]) -> dict[str, Any]:
 
 def template_options(row: dict[str, Any]) -> dict[str, Any]:
     """What a row's template is given beside its messages: `tools`, and all of `chat_template_kwargs`; either may be JSON text."""
-    given = {name: row[name] for name in TEMPLATE_FIELDS if row.get(name)}
+    # no tools in a list is not the same as no list, to templates that look whether there is one
+    given = {name: row[name] for name in TEMPLATE_FIELDS if row.get(name) not in (None, "")}
     # a null of a frame says that this row has none: None would be an answer to `enable_thinking is defined`, as one in JSON is
     loaded = {name: json.loads(value) if isinstance(value, str) else without_nulls(value) for name, value in given.items()}
     more = loaded.pop("chat_template_kwargs", None)
@@ -166,7 +168,12 @@ def _options_of(row: dict[str, Any]) -> dict[str, Any]:
 
 def _render(tokenizer: Any, messages: list[dict[str, Any]], options: dict[str, Any], *, add_generation_prompt: bool) -> list[int]:
     ids: list[int] = tokenizer.apply_chat_template(
-        messages, add_generation_prompt=add_generation_prompt, tokenize=True, return_dict=True, **options
+        messages,
+        add_generation_prompt=add_generation_prompt,
+        tokenize=True,
+        return_dict=True,
+        chat_template=dated_template(tokenizer, options.get("tools")),
+        **options,
     )["input_ids"]
     return ids
 

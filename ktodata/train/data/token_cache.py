@@ -23,6 +23,7 @@ from ktodata.files import digest_file, one_at_a_time, read_parquet, whole_folder
 from ktodata.models import cache_dir
 from ktodata.train.data import encoding
 from ktodata.train.data.encoding import EncodedRows, encode
+from ktodata.train.data.template_date import day_written
 from ktodata.train.data.tokens import TokenRows, token_rows
 from ktodata.train.data.training_rows import CheckedPart
 
@@ -45,11 +46,16 @@ def cached_tokens(rows: CheckedPart, tokenizer: Any, *, max_length: int, part: s
 
 
 def _key(rows: CheckedPart, tokenizer: Any, max_length: int) -> str:
-    """32 hex digits: the texts, the tokenizer with its template, the length that they are cut to, and what encodes them."""
+    """32 hex digits: the texts, the tokenizer with its template, the length that they are cut to, and what encodes them.
+
+    And the day, where the template writes it: rows that are met in the cache would have another one than those that are not.
+    """
     made_by = [version(name) for name in ("tokenizers", "transformers")] + [
         digest_file(Path(inspect.getfile(module))) for module in (encoding, models)
     ]
     digest = xxhash.xxh3_128(f"{rows.digest} {max_length} {made_by}".encode())
+    if rows.conversational and (day := day_written(tokenizer)) is not None:
+        digest.update(day.encode())
     with TemporaryDirectory() as scratch:
         tokenizer.save_pretrained(scratch)
         for file in sorted(Path(scratch).rglob("*")):

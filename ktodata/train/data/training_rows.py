@@ -42,12 +42,14 @@ class Part:
 class CheckedPart:
     """Rows that passed the checks of `check_rows`; their texts are read when they are needed.
 
-    columns : row_id, label, weight, p_desirable, prompt_group; digest : names the texts, by value and in their order
+    columns : row_id, label, weight, p_desirable, prompt_group; digest : names the texts, by value and in their order;
+    conversational : prompts and completions are messages
     """
 
     columns: pl.DataFrame
     part: Part
     digest: str
+    conversational: bool
 
     def texts(self) -> Iterator[pl.DataFrame]:
         """Prompts, completions and what their template is given, some rows at a time."""
@@ -126,7 +128,8 @@ def check_part(rows: Part, *, part: str, both_classes: bool) -> CheckedPart:
             digest.update(str(schema).encode())
         if texts.width:
             digest.update(texts.hash_rows().to_numpy().tobytes())
-    return CheckedPart(_checked(narrow, list(names), part, both_classes=both_classes), rows, digest.hexdigest())
+    columns = _checked(narrow, list(names), part, both_classes=both_classes)
+    return CheckedPart(columns, rows, digest.hexdigest(), conversational=True in kinds)
 
 
 def _columns_of(place: Path | pl.DataFrame) -> list[str]:

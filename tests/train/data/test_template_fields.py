@@ -15,7 +15,7 @@ from ktodata.train.data.training_rows import check_rows
 
 # as Qwen3's: the last answer's thinking is written, empty or not; without thinking the prompt already holds the empty one
 THINKING = (
-    "{% if tools %}{% for tool in tools %}{{ tool.function.name }} {% endfor %}{% endif %}"
+    "{% if tools is not none %}yes {% endif %}{% if tools %}{% for tool in tools %}{{ tool.function.name }} {% endfor %}{% endif %}"
     "{% for m in messages %}<|start|>{{ m['role'] }}:"
     "{% if m['role'] == 'assistant' and loop.last %}minus {{ m['reasoning_content'] or '' }} plus {% endif %}"
     "{{ m['content'] }}<|end|>{% endfor %}"
@@ -74,6 +74,7 @@ CASES = {
     "of_each_row": {"kwargs": ['{"enable_thinking": false}', "{}"] * 3},
     "with_reasoning": {"kwargs": ['{"enable_thinking": true}'] * 6, "reasoning": ["yes no", "maybe"] * 3},
     "tools": {"tools": [json.dumps(TOOL)] * 6},
+    "no_tools": {"tools": [[]] * 6},
     "tools_and_settings": {"tools": [json.dumps(TOOL)] * 6, "kwargs": ['{"enable_thinking": false}'] * 6},
 }
 
@@ -106,6 +107,12 @@ def test_moved_boundaries_are_in_the_summary(model_folder, tmp_path):
     result = fit(rows_of(), model=str(tmp_path / "opened"), max_steps=1, batch_size=6, device="cpu")
     assert result.metrics["train"]["moved_boundaries"] == 6
     assert "6 whose prompt is written otherwise before its completion than alone" in result._repr_html_()
+
+
+@pytest.mark.parametrize("empty", [[], "[]"])
+def test_no_tools_in_a_list_are_not_no_list(empty):
+    """Llama 3's template asks whether there is one."""
+    assert template_options({"tools": empty, "chat_template_kwargs": ""}) == {"tools": []}
 
 
 def test_a_null_in_a_column_of_settings_is_no_setting():

@@ -7,11 +7,11 @@ import numpy as np
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
-from tiny_models import chat_rows, text_rows, word_tokenizer
+from tiny_models import TEMPLATE, chat_rows, text_rows, word_tokenizer
 
 from ktodata.errors import DataError, FormatError, LabelError, MissingColumnError
 from ktodata.formats import shards
-from ktodata.train.data import token_cache
+from ktodata.train.data import template_date, token_cache
 from ktodata.train.data.token_cache import cached_tokens
 from ktodata.train.data.tokens import tokenize
 from ktodata.train.data.training_rows import check_part, check_rows, open_part, read_part
@@ -100,6 +100,25 @@ def test_what_tokens_depend_on_keeps_them_apart(name, tokenizer, tmp_path):
     cached(text_rows(12), tokenizer)
     cached(rows, tokenizer if template is None else word_tokenizer(template), max_length)
     assert len(folders(tmp_path)) == 2
+
+
+DATED = "{{ strftime_now('%d %S')|replace('30', 'one')|replace('01', 'two three') }}" + TEMPLATE  # two days, of other lengths
+
+
+@pytest.mark.parametrize(("rows", "count"), [(chat_rows(12), 2), (text_rows(12), 1)], ids=["chat", "text"])
+def test_the_day_that_a_template_writes_keeps_tokens_apart(rows, count, tmp_path, monkeypatch):
+    """Rows that were cached yesterday had yesterday's prompt, and a part that was not had today's."""
+    prompts = []
+    for day in ("2026-11-30", "2026-12-01"):
+        monkeypatch.setattr(template_date, "today", lambda day=day: day)
+        tokenizer = word_tokenizer(DATED)
+        made = [cached(part, tokenizer)[0].prompt for part in (rows, rows, rows[:6])]
+        assert len({tuple(part[0].tolist()) for part in made}) == 1
+        prompts.append(made[0][0].tolist())
+        monkeypatch.setattr(template_date, "today", lambda: "2027-01-01")  # past midnight: a training's prompts name one day
+        assert cached(rows[:8], tokenizer)[0].prompt[0].tolist() == prompts[-1]
+    assert len({tuple(prompt) for prompt in prompts}) == count
+    assert len(folders(tmp_path)) == 3 * count
 
 
 def test_template_fields_keep_tokens_apart(tokenizer, tmp_path):
