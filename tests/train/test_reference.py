@@ -2,12 +2,14 @@
 
 import json
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
-from tiny_models import text_rows
+import torch
+from tiny_models import VOCABULARY, scorer_of, text_rows, tiny_of, token_rows
 
 from ktodata.errors import ModelError
 from ktodata.files import discard
@@ -102,6 +104,26 @@ def test_numbers_that_the_model_does_not_give_end_in_an_error_that_names_the_fil
         fit(text_rows(12), model=model_folder, dtype=dtype, **FAST)
     file.unlink()
     assert off_at_step_0(fit(text_rows(12), model=model_folder, dtype=dtype, **FAST)) < 0.1
+
+
+@pytest.mark.parametrize("kind", ["Llama", "Gemma2"])
+def test_bfloat16_hides_no_more_than_its_rounding_on_the_pairs_compared(kind, tmp_path):
+    """A hundredth of the log-prob was let pass: more than a nat here, as much as another config gives."""
+    settings = {"vocab_size": VOCABULARY, "initializer_range": 0.1, "hidden_size": 64, "head_dim": 16}
+    completions = [np.arange(number, number + 40) % VOCABULARY for number in range(12)]
+    rows = token_rows([completion[:5] for completion in completions], completions)
+    scorer = scorer_of(tiny_of(kind, **settings), rows, compute_dtype=torch.bfloat16)
+    pairs = np.array([(row, row) for row in range(12)])
+    kept = {"key": "of/these", "cache": tmp_path}
+    logps, _ = reference.reference_logps(scorer, pairs, **kept)
+    assert logps(pairs).abs().min() > 100
+    for nats, fails in ((0.0, False), (0.7, True)):
+        reference._pair_table(pairs).with_columns(logp=logps(pairs).numpy() + np.float32(nats)).write_parquet(
+            tmp_path / "of/these.parquet"
+        )
+        with pytest.raises(ModelError, match="are not those of this model") if fails else nullcontext():
+            _, facts = reference.reference_logps(scorer, pairs, **kept)
+    assert facts["recomputed_off_by"] < 0.1
 
 
 # --- a pass that is killed, and one that has a part already --------------------------------------------------------------------

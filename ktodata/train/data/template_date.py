@@ -5,7 +5,7 @@ from datetime import date
 from functools import lru_cache
 from typing import Any
 
-ASKED_BY = "strftime_now"  # transformers gives it to templates
+CLOCK = "strftime_now"  # transformers gives it to templates
 _CALL = re.compile(r"strftime_now\(\s*(?P<quote>['\"])(?P<form>[^'\"]*)(?P=quote)\s*\)")
 
 
@@ -21,7 +21,7 @@ def write_day(tokenizer: Any, day: str) -> None:
 
 def day_written(tokenizer: Any) -> str | None:
     """The day that the tokenizer's templates write: that of their first use unless it was given; None where they ask for none."""
-    if ASKED_BY not in str(tokenizer.chat_template):
+    if CLOCK not in str(tokenizer.chat_template):
         return None
     if getattr(tokenizer, "written_day", None) is None:
         write_day(tokenizer, today())
