@@ -131,10 +131,10 @@ def _check_kept(
     return {"pairs_kept": len(kept), "recomputed_pairs": len(chosen), "recomputed_off_by": float(off.max(initial=0.0))}
 
 
-def _may_be_off(scorer: Scorer, pairs: Sequence[Pair], logps: Logps) -> Logps:
+def _may_be_off(scorer: Scorer, pairs: Sequence[Pair], logps: Logps) -> NDArray[np.float64]:
     """Nats by which what was kept of each pair may be off `logps`: what rounding gives, seen on these pairs beside float32."""
     absolute, relative = KEPT_TOLERANCE[scorer.compute_dtype]
-    most: Logps = absolute + relative * np.abs(logps)
+    most = absolute + relative * np.abs(logps.astype(np.float64))
     if scorer.compute_dtype == torch.float32:
         return most
     rounded = scorer.token_logps(pairs)
@@ -143,7 +143,8 @@ def _may_be_off(scorer: Scorer, pairs: Sequence[Pair], logps: Logps) -> Logps:
             return most
         off = torch.cat(rounded) - torch.cat(scorer.token_logps(pairs))
     each, (least, times) = float(off.square().mean().sqrt()), ROUNDED_TOLERANCE
-    return np.minimum(most, least + times * each * np.sqrt([len(tokens) for tokens in rounded]))
+    rounding: NDArray[np.float64] = np.minimum(most, least + times * each * np.sqrt([len(tokens) for tokens in rounded]))
+    return rounding
 
 
 def _computed(
