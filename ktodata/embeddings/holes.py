@@ -80,6 +80,31 @@ class Reach:
     most_unseen: float
 
 
+@dataclass(frozen=True)
+class Uncovered:
+    """Different reference prompts that are not covered, of how many; and how often they are asked, of how many askings.
+
+    Chance deals different prompts: one that is asked a thousand times is covered, or is not, once.
+    """
+
+    prompts: int
+    of: int
+    asked: int
+    asked_of: int
+
+    @property
+    def is_much_asked(self) -> bool:
+        """Whether they are asked more than as many others would be, by more than a threshold leaves out."""
+        return float(clopper_pearson(self.asked, self.asked_of)[0]) - self.prompts / self.of > LEVELS[0]
+
+    def words(self) -> str:
+        """How many."""
+        if self.asked_of == self.of:
+            return f"{self.prompts:,} of {self.of:,} reference prompts have"
+        share = f"{self.asked / self.asked_of:.0%} of the {self.asked_of:,} asked"
+        return f"{self.prompts:,} of {self.of:,} different reference prompts ({share}) have"
+
+
 def calibrate(among: Floats, reference: Floats) -> Reach:
     """The lowest of LEVELS whose excess of the reference is not below another's by more than chance.
 

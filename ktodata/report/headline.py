@@ -137,8 +137,8 @@ def _troubles(contents: RunContents) -> Iterator[tuple[str, str]]:
         if largest.rows > CROWDED * coverage.rows:
             share = percent(largest.rows / coverage.rows, 0)
             yield "narrow prompts", f"One subject, “{one_line(largest.name)}”, holds {share} of the training rows."
-        if coverage.holes:
-            regions = plural(len(coverage.holes), "region")
+        if coverage.lacks:
+            regions = plural(coverage.lacks, "region")
             yield "narrow prompts", f"The training prompts leave {regions} of the reference prompts uncovered."
     if noise is not None:
         yield from _troubles_with_raters(noise)
@@ -259,7 +259,7 @@ def _next_steps(contents: RunContents) -> tuple[str, str] | tuple[str, str, str,
     if not quarantine.is_empty():
         reason, rows = quarantine["reason"].value_counts(sort=True).sort("count", "reason", descending=[True, False]).row(0)
         todo.append(f"Look at the {plural(rows, 'record')} quarantined for “{str(reason).replace('_', ' ')}”.")
-    if contents.coverage is not None and contents.coverage.holes:
+    if contents.coverage is not None and contents.coverage.lacks:
         todo.append("Collect feedback on the reference prompts that nothing here is like.")
     if not todo:
         return "Nothing urgent.", "Read the examples below before you train on this."

@@ -25,6 +25,7 @@ from ktodata.embeddings.holes import (
     LEVELS,
     NearestPrompts,
     Reach,
+    Uncovered,
     calibrate,
     nearest_prompts,
     rows_per_reference_prompt,
@@ -247,17 +248,24 @@ class _Compared:
     clusters: Clusters
     tight: float
 
-    def uncovered(self) -> tuple[int, int]:
-        """(reference prompts not covered, all of them), repeats counted."""
-        return int(self.table.filter(~pl.col("covered"))["count"].sum()), int(self.table["count"].sum())
+    def uncovered(self) -> Uncovered:
+        """Those below the threshold."""
+        missed = self.table.filter(~pl.col("covered"))
+        return Uncovered(missed.height, self.table.height, int(missed["count"].sum()), int(self.table["count"].sum()))
 
     def metrics(self) -> dict[str, Any]:
-        missed, total = self.uncovered()
-        low, high = clopper_pearson(missed, total)
+        missed = self.uncovered()
+        low, high = clopper_pearson(missed.prompts, missed.of)
         return {
-            "prompts": total,
-            "distinct_prompts": self.table.height,
-            "uncovered": {"rows": missed, "share": missed / total, "low": float(low), "high": float(high)},
+            "prompts": missed.asked_of,
+            "distinct_prompts": missed.of,
+            "uncovered": {
+                "rows": missed.prompts,
+                "share": missed.prompts / missed.of,
+                "low": float(low),
+                "high": float(high),
+                "share_asked": missed.asked / missed.asked_of,
+            },
             "min_similarity": self.threshold,
             "min_similarity_from": "the setting"
             if self.reach is None
@@ -338,7 +346,8 @@ def _hole_table(compared: _Compared, seed: int) -> pl.DataFrame:
         return pl.DataFrame(schema=schema)
     vectors = compared.vectors[missed["index"].to_numpy()]
     texts = missed["prompt"].to_list()
-    holes = cluster_as_tight(vectors, missed["count"].to_numpy().astype(float), compared.clusters, compared.tight, seed=seed)
+    # each prompt once: of one that is asked a thousand times the centre would be its own, and any others would do beside it
+    holes = cluster_as_tight(vectors, np.ones(len(vectors)), compared.clusters, compared.tight, seed=seed)
     terms = cluster_terms(texts, holes.of_text, seed=seed)
     near = exemplars(vectors, holes)
     examples = [[texts[i][:EXEMPLAR_CHARS] for i in numbers] for numbers in near]
@@ -355,6 +364,8 @@ def _hole_table(compared: _Compared, seed: int) -> pl.DataFrame:
             nearest=missed["nearest"].gather([numbers[0] for numbers in near]).str.slice(0, EXEMPLAR_CHARS),
             rows_needed=(pl.col("reference_prompts") * compared.rows_per_prompt).ceil().cast(pl.Int64),
         )
+        .sort(pl.col("reference_prompts"), "hole", descending=[True, False])
+        .with_columns(hole=pl.int_range(pl.len()))
     )
     return table.select(pl.col(name).cast(dtype) for name, dtype in schema.items())
 
@@ -437,13 +448,15 @@ def check_reference(compared: _Compared | None, holes: pl.DataFrame | None) -> F
     """KD084: more of the reference set is uncovered than the threshold alone explains."""
     if compared is None or holes is None:
         return not_applicable("KD084", "there is no reference set to compare with.")
-    missed, total = compared.uncovered()
-    text = f"{missed:,} of {total:,} reference prompts have no training prompt within cosine {compared.threshold:.2f}"
-    if compared.reach is None:
-        if float(clopper_pearson(missed, total)[0]) <= LEVELS[0]:
+    missed = compared.uncovered()
+    text = f"{missed.words()} no training prompt within cosine {compared.threshold:.2f}"
+    if missed.is_much_asked:
+        text += ", and they are asked much more than others"
+    elif compared.reach is None:
+        if float(clopper_pearson(missed.prompts, missed.of)[0]) <= LEVELS[0]:
             return passed("KD084", f"{text}; that is not shown to be more than {LEVELS[0]:.0%}.")
     elif (farther := compared.reach.elsewhere) is not None:
-        there = int(compared.table.filter(pl.col("similarity") < farther.threshold)["count"].sum())
+        there = int((compared.table["similarity"] < farther.threshold).sum())
         lower, higher = f"as about {LEVELS[0]:.0%} of the training prompts", f"as {farther.level:.0%} of the training prompts"
         text = f"cannot say: {text}, {lower}; but {there:,} have none within {farther.threshold:.2f}, {higher}"
         return not_applicable("KD084", f"{text}. Look at the reference prompts, and give min_similarity.")
@@ -452,8 +465,9 @@ def check_reference(compared: _Compared | None, holes: pl.DataFrame | None) -> F
         return passed("KD084", f"{text}; about {cut.level:.0%} are to be expected, and {unseen}.")
     elif cut.level > LEVELS[0]:
         text += f", where {cut.level:.0%} of the training prompts have none"
+    asked = "prompts" if missed.asked_of == missed.of else "times asked"
     named = "; ".join(
-        f"'{row['name']}' {row['reference_prompts']:,} prompts, about {row['rows_needed']:,} rows needed"
+        f"'{row['name']}' {row['reference_prompts']:,} {asked}, about {row['rows_needed']:,} rows needed"
         for row in holes.head(5).iter_rows(named=True)
     )
-    return issue("KD084", f"{text}: {named}.", rows=missed)
+    return issue("KD084", f"{text}: {named}.", rows=missed.asked)

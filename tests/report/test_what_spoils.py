@@ -1,12 +1,15 @@
 """What spoils a set is seen where it is: in repeats, in texts that cannot be used, in the balance of what can be trained on."""
 
 import json
+from dataclasses import replace
 
+import folders
 import pytest
 
 import ktodata as kd
 from ktodata.report.headline import headline_text
 from ktodata.report.run_files import RunFiles
+from ktodata.report.sections.coverage_section import read_coverage
 from ktodata.report.sections.flow_section import record_account
 
 LABEL = {"column": "thumb", "up": True, "down": False}
@@ -74,3 +77,11 @@ def test_votes_of_three_raters_are_no_loss(ran):
         "40 are further votes on a text that has its row (35 agree, 5 outvoted), 1 repeat dropped; 20 are left"
         in account.lines()[-1]
     )
+
+
+@pytest.mark.parametrize("status", ["passed", "issue"])
+def test_reference_prompts_that_chance_leaves_uncovered_are_no_trouble(tmp_path, status):
+    """As many are uncovered as a threshold leaves out: they stand in the table, and KD084 passes."""
+    section = read_coverage(RunFiles(folders.write_run(tmp_path / "small")))
+    finding = {"code": "KD084", "status": status, "text": "a few"}
+    assert section.holes and replace(section, facts={"findings": [finding]}).lacks == (status == "issue")

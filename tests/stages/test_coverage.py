@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 from encoders import save_encoder
 
-from ktodata.embeddings.holes import Cut, Reach
+from ktodata.embeddings.holes import Cut, Reach, Uncovered
 from ktodata.errors import EmptyDataError, SettingError
 from ktodata.feedback import feedback_table
 from ktodata.stages.coverage import check_reference, coverage
@@ -166,16 +166,39 @@ def test_a_covered_reference_has_no_holes(feedback, encoder):
 def test_kd084_says_that_it_cannot_say_where_only_a_high_threshold_tells_a_difference():
     cuts = Cut(0.05, 0.3, False, -0.05, 0.02), Cut(0.4, 0.8, True, 0.5, 0.7)
     table = pl.DataFrame({"similarity": [0.7] * 9 + [0.9], "count": [2] * 10})
-    compared = SimpleNamespace(uncovered=lambda: (0, 20), threshold=0.3, reach=Reach(*cuts, 0.1), table=table)
+    missed = Uncovered(prompts=0, of=10, asked=0, asked_of=20)
+    compared = SimpleNamespace(uncovered=lambda: missed, threshold=0.3, reach=Reach(*cuts, 0.1), table=table)
     finding = check_reference(compared, pl.DataFrame())
-    assert finding.status == "not_applicable" and finding.text.startswith("cannot say: 0 of 20 reference prompts")
-    assert "but 18 have none within 0.80, as 40% of the training prompts" in finding.text
+    assert finding.status == "not_applicable"
+    assert finding.text.startswith("cannot say: 0 of 10 different reference prompts (0% of the 20 asked)")
+    assert "but 9 have none within 0.80, as 40% of the training prompts" in finding.text
 
 
-def test_repeated_reference_prompts_count_as_often_as_they_are_asked(feedback, encoder):
+def test_repeated_reference_prompts_are_one_by_chance_and_a_hole_as_large_as_they_are_asked(feedback, encoder):
     result = coverage(feedback, reference=["yes no"] * 7 + prompts("units", 3), encoder=encoder, min_similarity=0.9)
-    assert result.metrics["reference"]["uncovered"]["rows"] == 7
+    uncovered = result.metrics["reference"]["uncovered"]
+    assert (uncovered["rows"], uncovered["share"], uncovered["share_asked"]) == (1, 1 / 4, 7 / 10)
     assert result.tables["holes"]["reference_prompts"].to_list() == [7]
+
+
+@pytest.mark.parametrize("min_similarity", [None, 0.6])
+@pytest.mark.parametrize("foreign", [["yes no"] * 1000, ["yes no", "maybe so", "well then"] * 400])
+def test_a_prompt_that_most_of_the_traffic_asks_is_never_passed_over(feedback, encoder, foreign, min_similarity):
+    reference = prompts("units", 30) + prompts("food", 30) + foreign
+    result = coverage(feedback, reference=reference, encoder=encoder, min_similarity=min_similarity)
+    finding = next(each for each in result.metrics["findings"] if each["code"] == "KD084")
+    assert finding["status"] == "issue" and "asked much more than others" in finding["text"]
+    assert result.tables["holes"]["reference_prompts"].sum() == len(foreign)
+
+
+@pytest.mark.parametrize("times", [1, 3, 500])
+def test_one_unlike_prompt_of_many_passes_however_often_all_are_asked(feedback, encoder, times):
+    """No more is made of one in 61 where each is asked 500 times, as repeats are no further draws."""
+    reference = (prompts("units", 30) + prompts("food", 30) + ["yes no"]) * times
+    for min_similarity in (None, 0.6):
+        result = coverage(feedback, reference=reference, encoder=encoder, min_similarity=min_similarity)
+        assert statuses(result)["KD084"] == "passed"
+        assert result.metrics["reference"]["uncovered"]["rows"] == 1
 
 
 def test_near_duplicates_of_one_group_do_not_set_the_threshold(feedback, encoder):

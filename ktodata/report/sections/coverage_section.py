@@ -63,6 +63,12 @@ class CoverageSection:
         return measure if isinstance(measure, Mapping) else None
 
     @property
+    def lacks(self) -> int:
+        """Groups of reference prompts that the training prompts lack; 0 where no more are uncovered than by chance."""
+        passes = any(each["code"] == "KD084" and each["status"] == "passed" for each in pick(self.facts, "findings", default=[]))
+        return 0 if passes else len(self.holes)
+
+    @property
     def no_holes(self) -> str:
         """Why there is no table of holes."""
         if pick(self.facts, "reference") is None:
