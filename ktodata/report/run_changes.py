@@ -55,6 +55,7 @@ class ChangesSection:
     """added, gone, moved, decided : rows that came, went, stand in another part, or have another outcome than before.
 
     unread : how many more records than before became no row
+    again : added rows that say what a row before said, as a file does that holds yesterday's rows, too. Nobody new has spoken
     relabelled : added rows whose text a row before had, with another label; desirable : of those; all others that came are new
     rate : desirable rows among the new ones and among all before; raters : those whose rate differs; topics : clusters that hold
     more of the new rows than of those that stayed; each only where chance would hardly make it so (Fisher's exact test, rows
@@ -66,6 +67,7 @@ class ChangesSection:
     moved: int
     decided: int
     unread: int
+    again: int
     relabelled: Share
     rate: GroupChange
     rate_differs: bool | None
@@ -83,6 +85,9 @@ class ChangesSection:
         if self.unread:
             more = "more" if self.unread > 0 else "fewer"
             lines.append(f"{plural(abs(self.unread), 'record')} {more} than before became no row")
+        if self.again:
+            of_before = "1 was" if self.again == 1 else f"{count(self.again)} were"
+            lines.append(f"of the added rows {of_before} there before, with the same label by the same rater: in no rate below")
         if self.relabelled.total:
             had = "1 has" if self.relabelled.total == 1 else f"{count(self.relabelled.total)} have"
             lines.append(
@@ -101,7 +106,7 @@ class ChangesSection:
 
 def read_changes(run: RunFiles) -> ChangesSection | None:
     """None where nothing is kept of a run before, or the rows are the same, and as many records became none."""
-    before, now = run.columns(PREVIOUS), run.columns("ingest", "label", "rater")
+    before, now = run.columns(PREVIOUS), run.columns("ingest", "label", "rater", "created_at", "source_id")
     if before is None or now is None:
         return None
     now = now.with_columns(added=~pl.col("row_id").is_in(before["row_id"].implode()))
@@ -109,8 +114,9 @@ def read_changes(run: RunFiles) -> ChangesSection | None:
     unread = _unread(run, "ingest") - _unread(run, PREVIOUS)
     if gone.is_empty() and not now["added"].any() and not unread:
         return None
-    relabelled = _relabelled(now.filter("added"), gone, run)
-    new = now.filter(pl.col("added") & ~pl.col("row_id").is_in(relabelled["row_id"].implode()))
+    again, others = _delivered_again(now, gone, run)
+    relabelled = _relabelled(others, gone)
+    new = others.join(relabelled, on="row_id", how="anti", maintain_order="left").select(now.columns)
     clusters, names = run.columns("coverage", "cluster"), run.table("coverage", "clusters")
     rate = GroupChange("desirable among the new rows", _share(new["label"]), _share(before["label"]))
     with_raters = {"rater"} <= set(now.columns) & set(before.columns)
@@ -121,6 +127,7 @@ def read_changes(run: RunFiles) -> ChangesSection | None:
         moved=_differing(before, run.columns("split", "part"), "part"),
         decided=_differing(before, _outcomes(run), "action"),
         unread=unread,
+        again=again.height,
         relabelled=_share(relabelled["label"]),
         rate=rate,
         rate_differs=rate.differs(tests=1) if rate.is_testable(tests=1) else None,
@@ -135,11 +142,28 @@ def _unread(run: RunFiles, stage: str) -> int:
     return sum(run.metrics(stage).get("quarantined", {}).values())
 
 
-def _relabelled(added: pl.DataFrame, gone: pl.DataFrame, run: RunFiles) -> pl.DataFrame:
+def _delivered_again(now: pl.DataFrame, gone: pl.DataFrame, run: RunFiles) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """(added rows that say what a row before says, or what one said that has gone since; the other added ones, with `text`).
+
+    What somebody known says of a text at one time is one verdict, whatever id an export gives it; else an id tells two apart.
+    """
+    if not now["added"].any():
+        return now.clear(), now.clear().with_columns(text=pl.lit(0, pl.UInt64))
+    now = now.join(run.text_numbers(), on="row_id", maintain_order="left")
+    added, stayed = now.filter("added"), now.filter(~pl.col("added"))
+    verdict = [name for name in ("text", "label", "rater") if name in gone.columns and name in now.columns]
+    known = pl.col("rater").is_not_null() if "rater" in now.columns else pl.lit(value=False)
+    source = pl.when(~known).then("source_id").alias("source_id")
+    same = added.with_columns(source).join(
+        stayed.with_columns(source), on=[*verdict, "created_at", "source_id"], how="semi", nulls_equal=True
+    )
+    back = added.join(gone, on=verdict, how="semi", nulls_equal=True)
+    is_again = pl.col("row_id").is_in(pl.concat([same["row_id"], back["row_id"]]).implode())
+    return added.filter(is_again), added.filter(~is_again)
+
+
+def _relabelled(added: pl.DataFrame, gone: pl.DataFrame) -> pl.DataFrame:
     """Rows whose text went with another label, and not with this one: nobody new has spoken, a label was edited."""
-    if added.is_empty() or gone.is_empty():
-        return added.clear()
-    added = added.join(run.text_numbers(), on="row_id")
     return added.join(gone, on="text", how="semi").join(gone, on=["text", "label"], how="anti")
 
 

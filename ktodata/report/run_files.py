@@ -168,7 +168,7 @@ class RunFiles:
 
     def text_numbers(self) -> pl.DataFrame:
         """row_id, text: the same number for rows of the same prompt and completion."""
-        return with_text_number(scan_parquet(self.path / "stages" / "ingest" / "columns.parquet")).collect()
+        return with_text_number(scan_parquet(self.path / "stages" / "ingest" / "columns.parquet")).collect(engine="streaming")
 
     def _table_beside(self, note: str, name: str) -> pl.DataFrame | None:
         """The table that a note speaks of; None where either is gone (`faults` has it), or the note speaks of no such table."""

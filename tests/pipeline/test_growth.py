@@ -142,6 +142,35 @@ def test_an_edited_label_is_no_new_judgement(tmp_path):
     assert "desirable among the new rows (66.7 % of 60, 66.7 % before): they differ no more than chance makes it" in lines
 
 
+@pytest.mark.parametrize("export", ["beside", "beside, other ids", "instead, other ids", "nobody is known"])
+def test_rows_of_before_that_come_again_are_no_new_judgements(tmp_path, export):
+    """The next night's file holds all of the first's 120 rows, two thirds desirable, and 40 new ones of which none is."""
+    steps = {"steps": ["validate", {"dedupe": None}, {"split": {"test": 0.2}}]}
+    first = [record(n, "cooking with", f"r{n % 2}", n % 3 != 0) | {"id": f"a{n}"} for n in range(120)]
+    more = [record(n, "cooking with", f"r{n % 2}", label=False) | {"id": f"b{n}"} for n in range(1000, 1040)]
+    if export == "nobody is known":
+        first, more = ([row | {"rater": None} for row in rows] for rows in (first, more))
+    ingest = {"paths": [str(tmp_path / "*.jsonl")], "rater": "rater", "source_id": "id"}
+    write_lines(tmp_path / "1.jsonl", first)
+    kd.run(recipe(tmp_path) | steps | {"ingest": ingest}, out=tmp_path / "run")
+    again = [row | {"id": f"c{number}"} for number, row in enumerate(first)] if "other ids" in export else first
+    write_lines(tmp_path / ("1.jsonl" if "instead" in export else "2.jsonl"), again + more)
+    changes = read_changes(RunFiles(kd.run(recipe(tmp_path) | steps | {"ingest": ingest}, out=tmp_path / "run").folder))
+    assert changes is not None and (changes.added, changes.again) == (160, 120)
+    assert (changes.rate.added.hits, changes.rate.added.total, changes.rate_differs) == (0, 40, True)
+    assert "of the added rows 120 were there before, with the same label by the same rater: in no rate below" in changes.lines
+
+
+def test_what_another_rater_says_of_a_text_of_before_is_new(tmp_path):
+    steps = {"steps": ["validate", {"dedupe": None}, {"split": {"test": 0.2}}]}
+    first = [record(n, "cooking with", "r0", n % 3 != 0) for n in range(120)]
+    write_lines(tmp_path / "1.jsonl", first)
+    kd.run(recipe(tmp_path / "*.jsonl") | steps, out=tmp_path / "run")
+    write_lines(tmp_path / "2.jsonl", [row | {"rater": "nia"} for row in first[:60]])
+    changes = read_changes(RunFiles(kd.run(recipe(tmp_path / "*.jsonl") | steps, out=tmp_path / "run").folder))
+    assert changes is not None and (changes.added, changes.again, changes.rate.added.total) == (60, 0, 60)
+
+
 def test_records_that_became_no_row_are_told(tmp_path):
     source, steps = tmp_path / "feedback.jsonl", {"steps": ["validate", {"dedupe": None}, {"split": {"test": 0.2}}]}
     first = [record(n, "cooking with", "r0", n % 3 != 0) for n in range(60)]
