@@ -89,19 +89,19 @@ class Uncovered:
 
     prompts: int
     of: int
-    asked: int
-    asked_of: int
+    traffic: int
+    traffic_of: int
 
     @property
     def is_much_asked(self) -> bool:
         """Whether they are asked more than as many others would be, by more than a threshold leaves out."""
-        return float(clopper_pearson(self.asked, self.asked_of)[0]) - self.prompts / self.of > LEVELS[0]
+        return float(clopper_pearson(self.traffic, self.traffic_of)[0]) - self.prompts / self.of > LEVELS[0]
 
     def words(self) -> str:
         """How many."""
-        if self.asked_of == self.of:
+        if self.traffic_of == self.of:
             return f"{self.prompts:,} of {self.of:,} reference prompts have"
-        share = f"{self.asked / self.asked_of:.0%} of the {self.asked_of:,} asked"
+        share = f"{self.traffic / self.traffic_of:.0%} of the {self.traffic_of:,} asked"
         return f"{self.prompts:,} of {self.of:,} different reference prompts ({share}) have"
 
 

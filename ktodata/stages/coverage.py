@@ -257,14 +257,14 @@ class _Compared:
         missed = self.uncovered()
         low, high = clopper_pearson(missed.prompts, missed.of)
         return {
-            "prompts": missed.asked_of,
+            "prompts": missed.traffic_of,
             "distinct_prompts": missed.of,
             "uncovered": {
                 "rows": missed.prompts,
                 "share": missed.prompts / missed.of,
                 "low": float(low),
                 "high": float(high),
-                "share_asked": missed.asked / missed.asked_of,
+                "share_of_traffic": missed.traffic / missed.traffic_of,
             },
             "min_similarity": self.threshold,
             "min_similarity_from": "the setting"
@@ -465,9 +465,9 @@ def check_reference(compared: _Compared | None, holes: pl.DataFrame | None) -> F
         return passed("KD084", f"{text}; about {cut.level:.0%} are to be expected, and {unseen}.")
     elif cut.level > LEVELS[0]:
         text += f", where {cut.level:.0%} of the training prompts have none"
-    asked = "prompts" if missed.asked_of == missed.of else "times asked"
+    unit = "prompts" if missed.traffic_of == missed.of else "times asked"
     named = "; ".join(
-        f"'{row['name']}' {row['reference_prompts']:,} {asked}, about {row['rows_needed']:,} rows needed"
+        f"'{row['name']}' {row['reference_prompts']:,} {unit}, about {row['rows_needed']:,} rows needed"
         for row in holes.head(5).iter_rows(named=True)
     )
-    return issue("KD084", f"{text}: {named}.", rows=missed.asked)
+    return issue("KD084", f"{text}: {named}.", rows=missed.traffic)

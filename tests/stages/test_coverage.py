@@ -166,7 +166,7 @@ def test_a_covered_reference_has_no_holes(feedback, encoder):
 def test_kd084_says_that_it_cannot_say_where_only_a_high_threshold_tells_a_difference():
     cuts = Cut(0.05, 0.3, False, -0.05, 0.02), Cut(0.4, 0.8, True, 0.5, 0.7)
     table = pl.DataFrame({"similarity": [0.7] * 9 + [0.9], "count": [2] * 10})
-    missed = Uncovered(prompts=0, of=10, asked=0, asked_of=20)
+    missed = Uncovered(prompts=0, of=10, traffic=0, traffic_of=20)
     compared = SimpleNamespace(uncovered=lambda: missed, threshold=0.3, reach=Reach(*cuts, 0.1), table=table)
     finding = check_reference(compared, pl.DataFrame())
     assert finding.status == "not_applicable"
@@ -177,7 +177,7 @@ def test_kd084_says_that_it_cannot_say_where_only_a_high_threshold_tells_a_diffe
 def test_repeated_reference_prompts_are_one_by_chance_and_a_hole_as_large_as_they_are_asked(feedback, encoder):
     result = coverage(feedback, reference=["yes no"] * 7 + prompts("units", 3), encoder=encoder, min_similarity=0.9)
     uncovered = result.metrics["reference"]["uncovered"]
-    assert (uncovered["rows"], uncovered["share"], uncovered["share_asked"]) == (1, 1 / 4, 7 / 10)
+    assert (uncovered["rows"], uncovered["share"], uncovered["share_of_traffic"]) == (1, 1 / 4, 7 / 10)
     assert result.tables["holes"]["reference_prompts"].to_list() == [7]
 
 
