@@ -93,7 +93,7 @@ class Uncovered:
     traffic_of: int
 
     @property
-    def is_much_asked(self) -> bool:
+    def holds_much_traffic(self) -> bool:
         """Whether they are asked more than as many others would be, by more than a threshold leaves out."""
         return float(clopper_pearson(self.traffic, self.traffic_of)[0]) - self.prompts / self.of > LEVELS[0]
 

@@ -450,7 +450,7 @@ def check_reference(compared: _Compared | None, holes: pl.DataFrame | None) -> F
         return not_applicable("KD084", "there is no reference set to compare with.")
     missed = compared.uncovered()
     text = f"{missed.words()} no training prompt within cosine {compared.threshold:.2f}"
-    if missed.is_much_asked:
+    if missed.holds_much_traffic:
         text += ", and they are asked much more than others"
     elif compared.reach is None:
         if float(clopper_pearson(missed.prompts, missed.of)[0]) <= LEVELS[0]:
