@@ -18,7 +18,7 @@ from ktodata.text.contamination import contaminated
 from ktodata.text.near_duplicates import NO_PAIRS, SimilarPairs, Texts, near_rows, near_texts, nearest_kept, prepare
 from ktodata.text.prompt_groups import components, continued, different, first_of, leaders
 from ktodata.text.rendered_form import rendered_form
-from ktodata.text.words import Index, meaning_key, normalised
+from ktodata.text.words import Index, meaning_key, normalised, written_form
 from ktodata.work_done import working_on
 
 NEEDS = ("prompt", "completion", "label", "votes")
@@ -46,8 +46,12 @@ def dedupe(
         float,
         Field(ge=LOWEST, le=1, description="prompts at least so similar (Jaccard) form one group; lower makes larger groups"),
     ] = 0.8,
-    ignore_case: Annotated[bool, Field(description="'Yes' and 'yes' are the same text; never in fenced code")] = True,
-    ignore_space: Annotated[bool, Field(description="runs of white space count as one space; never in fenced code")] = True,
+    ignore_case: Annotated[
+        bool, Field(description="'Yes' and 'yes' are the same text; never in code, formulas and units")
+    ] = True,
+    ignore_space: Annotated[
+        bool, Field(description="runs of white space count as one space; never in code and indented lines")
+    ] = True,
     decontaminate: Annotated[
         Prompts, Field(description="evaluation prompts: rows whose prompt is one, is nearly one, or holds one are dropped")
     ] = None,
@@ -57,9 +61,11 @@ def dedupe(
 
     One text is all that a chat template renders: prompt and completion, the roles and names of their turns, which result of a
     tool belongs to which call, `tools` and `chat_template_kwargs`. Equal means equal after Unicode NFC and, unless told
-    otherwise, folding of white space and of case; in fenced code and in tool calls nothing is folded. Of equal rows the
-    best-evidenced stays: one that no earlier step has doubted, then most votes, then the earliest by `created_at`, then the
-    smallest row_id. The order of the rows changes nothing.
+    otherwise, folding of white space and of case. In code (fenced, indented or between backticks), tool calls and formulas
+    nothing is folded, nor the case of a unit (5 mW, 5 MW) or of letters beside a digit, nor lines of which some are indented.
+    The case and the lines of prose are: where answers differ in those by what was asked for (title case, verse), set
+    `ignore_case` and `ignore_space` to false. Of equal rows the best-evidenced stays: one that no earlier step has doubted, then
+    most votes, then the earliest by `created_at`, then the smallest row_id. The order of the rows changes nothing.
 
     A prompt group is all prompts that are linked by near pairs, or go on from one another as turns of one conversation, over any
     number of steps; it is named by a digest of its eldest
@@ -81,11 +87,13 @@ def dedupe(
     Near means that prompt and completion, each by itself, share at least `near` of their words and neighbouring word pairs with
     one kept row of the same label, that their numbers and formulas are the same and in the same order, and that the prompts are
     as alike without the words of a template (see `text.shingles.template_words`). A number is of digits of any script, fractions,
-    raised and Han digits, with the signs beside it; a formula is of signs (`<=`, `⊂`, `C#`) and TeX commands. Rows that differ in
-    a negation ("not", "n't", "never"; of ten languages), a line of fenced or indented code, an option ("(A)", "B"), a short unit
+    raised and Han digits, with the signs beside it; a formula is of signs (`<=`, `⊂`, `C#`, ★) and TeX commands. Rows that
+    differ in a negation ("not", "n't", "never"), a line of fenced or indented code, an option ("(A)", "B"), a short unit
     (5 mg, 5 PM), the beginning of a word ("safe", "unsafe") or in what they come to are both kept: in the last sentence or line
-    where it has up to eight words, in the last word, and in a first sentence of up to four. What any other word of a long
-    text says is not seen: a number in words ("seven"), "left" and "right". Where answers differ in no more, set `near` to null.
+    where it has up to eight words, in the last word, and in a first sentence of up to four. Negations are known of English,
+    German, French, Spanish, Italian, Portuguese, Dutch, Russian, Chinese and Japanese; for feedback in other languages set `near`
+    to null. What any other word of a long text says is not seen: a number in words ("seven"), "left" and "right". Where answers
+    differ in no more, set `near` to null.
 
     Near rows that both stay are listed, those with opposite labels in the table `near_contradictions`, others in `near_texts`:
     the difference between them may be what was judged.
@@ -100,7 +108,7 @@ def dedupe(
     prompts = prepare(numbered["prompt"], templates=True, seed=seed)
     rows = rows.join(numbered.select("prompt", "prompt_number"), on="prompt", how="left", maintain_order="left")
     rows = rows.with_columns(completion_number=pl.Series(completion_of))
-    rows = rows.with_columns(text=pl.struct("prompt_number", "completion_number", "given").rank("dense"))
+    rows = _with_texts(rows, feedback)
     rows, examined = _with_contamination(rows, numbered["prompt"], decontaminate, near_prompts, (ignore_case, ignore_space), seed)
     rows = _with_repeats(_with_votes(rows))
     working_on(f"comparing {rows.height:,} rows with each other")
@@ -157,6 +165,20 @@ def _numbered_prompts(rows: pl.DataFrame) -> pl.DataFrame:
     prompts = prompts.with_columns(prompt_name=pl.Series([text_id(text) for text in prompts["prompt"]], dtype=pl.String))
     eldest_first = prompts.sort("since", "prompt_name", nulls_last=True)
     return eldest_first.with_columns(prompt_number=pl.int_range(pl.len(), dtype=pl.Int64))
+
+
+def _with_texts(rows: pl.DataFrame, feedback: pl.DataFrame) -> pl.DataFrame:
+    """Add text, a number: rows of one text have the same, which two that are folded alike may not be (`written_form`)."""
+    rows = rows.with_columns(text=pl.struct("prompt_number", "completion_number", "given").rank("dense"))
+    repeated = rows.select("text", "place").filter(pl.col("text").is_duplicated())
+    written = feedback.select("prompt", "completion")[repeated["place"].to_numpy()]
+    repeated = repeated.with_columns(written.select(raw=pl.struct(pl.all()).hash()))
+    varied = repeated.select(pl.col("raw").min().over("text") != pl.col("raw").max().over("text")).to_series()
+    if not varied.any():  # nearly all repeats are the same to the last character
+        return rows
+    forms = written.filter(varied).select(form=pl.struct(*(written_form(text) for text in written.filter(varied))).hash())
+    rows = rows.join(repeated.filter(varied).select("place").hstack(forms), on="place", how="left", maintain_order="left")
+    return rows.with_columns(text=pl.struct("text", pl.col("form").fill_null(0)).rank("dense")).drop("form")
 
 
 def _with_contamination(
@@ -284,7 +306,10 @@ def _near_row_pairs(rows: pl.DataFrame, prompts: Texts, completion_places: Index
 
 
 def _agreeing(rows: pl.DataFrame, feedback: pl.DataFrame, alike: SimilarPairs) -> SimilarPairs:
-    """The pairs of one label, tools that were given, `meaning_key` and conclusion: others are no repeats."""
+    """The pairs of one label, tools that were given, `meaning_key` and conclusion: others are no repeats.
+
+    Nor are those that would be one text, were it not for their `written_form`.
+    """
     among, place = np.unique(np.concatenate([alike.left, alike.right]), return_inverse=True)
     written = feedback.select("prompt", "completion")[rows["place"].to_numpy()[among]]
     exact = rows.select("label", "given")[among].with_columns(meaning_key(text).alias(text.name) for text in written)
@@ -294,6 +319,11 @@ def _agreeing(rows: pl.DataFrame, feedback: pl.DataFrame, alike: SimilarPairs) -
     for text in written:
         same = np.flatnonzero(agree)
         agree[same] = conclude_alike(text, left[same], right[same])
+        number = rows[f"{text.name}_number"].to_numpy()[among]
+        same = np.flatnonzero(agree & (number[left] == number[right]))
+        of_text, at = np.unique(np.concatenate([left[same], right[same]]), return_inverse=True)
+        form = written_form(text.gather(of_text)).rank("dense").to_numpy()
+        agree[same] = form[at[: len(same)]] == form[at[len(same) :]]
     return replace(alike, left=alike.left[agree], right=alike.right[agree], similarity=alike.similarity[agree])
 
 

@@ -53,7 +53,9 @@ FIGURE = "|".join(
     ]
 )
 # Figures whose letters count: a digit or # with the letters beside it (3a, 1.0-alpha, 0xFE, #FFAABB), a sign at a word's end
-# (A+, Na-), a box that is ticked or not, struck words, emoji.
+# (A+, Na-), a box that is ticked or not, struck words, signs that stand for something (★, ♠, ♀, ♭, emoji).
+# Boxes and dots rule lines and head them; several side by side are a rating.
+_SYMBOL = r"[[\p{So}\p{Sk}]--[`^\p{Emoji_Modifier}\x{2500}-\x{25FF}]]|[\x{25A0}-\x{25FF}]{2,}"
 _LETTER = rf"[\p{{L}}_--[{_UNSPACED}]]"
 _ALNUM = rf"[\p{{L}}\p{{N}}_--[{_UNSPACED}]]"
 WHOLE_FIGURE = "|".join(
@@ -61,13 +63,13 @@ WHOLE_FIGURE = "|".join(
         rf"(?:{_LETTER}+[-\x{{2011}}]?)*\p{{N}}{_ALNUM}*(?:[.,:]\p{{N}}{_ALNUM}*|[-\x{{2011}}]{_ALNUM}+)*",
         rf"#{_ALNUM}+",
         rf"{_LETTER}+[-+−]+(?:[\s.,;:!?)\]|]|$)",
-        r"\[[ xX]\]|~~|[\p{Emoji_Presentation}✔✖✗✘☐☑☒--\p{Emoji_Modifier}]",
+        rf"\[[ xX]\]|~~|{_SYMBOL}",
     ]
 )
 ENTITY = r"&#?\w+;"
 IN_EVERY_FIGURE = (
     rf"[\p{{N}}\p{{Sm}}*/^#\\{_HAN_DIGITS}]|{ENTITY}|\p{{L}}[-−](?:[\s.,;:!?)\]|]|$)|\[[ xX]\]|"
-    r"~~|[\p{Emoji_Presentation}✔✖✗✘☐☑☒]"
+    rf"~~|{_SYMBOL}"
 )
 MARKS = r"\*\*+|={3,}|</?\p{L}+/?>"
 DASHES = r"[\p{Pd}−]"
@@ -78,12 +80,17 @@ _NEGATIVE = (
     "aucune?|rien|nunca|jamás|sin|ningún|ningun[oa]|nada|non|mai|senza|nessun[oa]?|niente|não|nem|sem|nenhuma?|niet|niets|geen|nooit|zonder|"
     "не|нет|ни|без|никогда|ничего|нельзя"
 )
-NEGATION = rf"(?:\b(?:{_NEGATIVE})\b|n['’]t\b)(?:\W+\w+)?|[不没沒无無非未勿别別].?|ない|なかっ|ません"
-FORMS_OF_NOT = r"^(?:cannot|n['’]t)\b"
+_CONTRACTED = r"n['’]t\b|\b(?:is|are|was|were|do|does|did|has|have|had|ca|wo|could|should|would|must|need|ai)nt\b"
+NEGATION = rf"(?:\b(?:{_NEGATIVE})\b|{_CONTRACTED})(?:\W+\w+)?|[不没沒无無非未勿别別].?|ない|なかっ|ません"
+FORMS_OF_NOT = rf"^(?:cannot\b|{_CONTRACTED})"
 # (A), [b], "b)", B; a lone A or I is a word unless a sign follows. And units: 5 AM, 5 mg (without a vowel; x is no unit)
 _OPTION = r"\(\p{L}\)|\[\p{L}\]|\b[A-Z][.):,;\]]|\b[A-Z]$|(?m:^\s*\p{L}[.)]\s)|\b[B-HJ-Z]\b"
 _UNIT = r"(?i:\d ?(?:[ap]\.?m|[b-df-hj-np-tvwzµ]{1,3}|x[b-df-hj-np-tvwz]{1,2})\b)"
 LETTERS = rf"{_OPTION}|{_UNIT}"
+# What case says outside prose: inline code, formulas, a number's unit (5 mW), letters beside digits (3a)
+_BESIDE_A_NUMBER = r"\p{N}+\s*\p{L}{1,3}\b"
+AS_WRITTEN = rf"`[^`]{{1,200}}`|\$[^$]{{1,200}}\$|\\\p{{L}}+|{_BESIDE_A_NUMBER}|{_LETTER}*\p{{N}}{_ALNUM}*"
+INDENTATION = re.compile(r"(?: {2}|\t)\s*\S")
 OPERANDS = rf"(\\\p{{L}}+)|[[\p{{L}}_ ]--[{_HAN_DIGITS}]]+"
 
 # Texts are read in blocks of about this size, so that a table of long texts is never split into words all at once.
@@ -170,6 +177,26 @@ def code_in(texts: pl.Series) -> pl.Series:
 def _code(text: str) -> list[str]:
     pieces = _pieces(text)
     return pieces[1::2] + [line for around in pieces[::2] for line in re.findall(INDENTED, around)]
+
+
+def written_form(texts: pl.Series) -> pl.Series:
+    """What `normalised` takes from a text, and is more than how prose is set: two that differ in it are two texts.
+
+    That is code as it is written, the case of what stands for something by its case, and lines of which some are indented.
+    """
+    around = pl.Series(["\0".join(_pieces(text)[::2]) for text in texts], dtype=pl.String)
+    cased = around.str.extract_all(AS_WRITTEN).list.join("\0").str.replace_all(r"\s+", " ")
+    lines = pl.Series([_indented_lines(text) for text in around], dtype=pl.String)
+    parts = pl.DataFrame({"code": code_in(texts), "cased": cased, "lines": lines})
+    return parts.select(pl.concat_str(pl.all(), separator="\0").alias(texts.name)).to_series()
+
+
+def _indented_lines(text: str) -> str:
+    """The lines, each with its indentation; nothing where there are no two, or none is indented."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    if len(lines) < 2 or not any(INDENTATION.match(line) for line in lines):
+        return ""
+    return "\n".join(line[: -len(line.lstrip())] + " ".join(line.split()).lower() for line in lines)
 
 
 def word_hashes(texts: pl.Series) -> Ragged:

@@ -99,6 +99,25 @@ def test_no_row_is_lost_and_the_input_is_left_alone():
         ("a\x1fb", "a b", {}, False),
         ("a\x1fb ```a```", "a b ```a```", {}, False),  # and what is around it as where there is none
         ('<tool_call>open({"path": "/A"})</tool_call>', '<tool_call>open({"path": "/a"})</tool_call>', {}, False),
+        # also where nothing fences it
+        (
+            "def f(x):\n    for y in x:\n        s += y\n        return s",
+            "def f(x):\n    for y in x:\n        s += y\n    return s",
+            {},
+            False,
+        ),
+        ("for x in y:\n    True", "for x in y:\n    true", {}, False),
+        ("a:\n  b: 1\nc: 2", "a:\n  b: 1\n  c: 2", {}, False),
+        ("- a\n\t- b", "- a\n- b", {}, False),
+        ("use `curl -O` here", "use `curl -o` here", {}, False),
+        ("Use `curl\n-o` here", "use `curl -o`  here", {}, True),
+        ("Both `a` Here\n```\nx\n``` Then `b`", "both `a` here\n```\nx\n``` then `b`", {}, True),
+        (r"the $\Delta$ of it", r"the $\delta$ of it", {}, False),
+        ("a laser of 5 MW", "a laser of 5 mW", {}, False),
+        ("it has 10 MB free", "it has 10 Mb free", {}, False),
+        ("It has 10\nMB free", "it has 10 MB free", {}, True),
+        ("In 2020 There was", "in 2020 there was", {}, True),
+        ("Prose that\nis set \n\nin lines.", "prose that is set in lines.", {}, True),
     ],
 )
 def test_what_equal_means(text, other, settings, same):
@@ -118,6 +137,17 @@ def test_answers_that_differ_in_code_or_in_a_call_are_no_near_repeats():
         rows = [(QUESTION, text.format(value), True) for value in values]
         assert dedupe(feedback_table(*rows)).actions() == {}
     assert dedupe(feedback_table((QUESTION, ANSWER, True), (QUESTION, f"{ANSWER} well", True))).metrics["near_repeats"] == 1
+
+
+def test_programs_with_the_same_words_and_opposite_labels_are_both_kept_and_listed():
+    """They are no one text with both labels, and no near repeats; prompts that differ only so stay on one side of a split."""
+    programs = "for x in y:\n    s += x\n    return s", "for x in y:\n    s += x\nreturn s"
+    rows = [(QUESTION, text, up) for text, up in zip(programs, (False, True), strict=True)]
+    opposed = dedupe(feedback_table(*rows, *(row for row in rows)))
+    assert opposed.actions() == {"3": ("drop", "repeat"), "4": ("drop", "repeat")}
+    assert opposed.tables["near_contradictions"].height == 1 and opposed.metrics["contradicted_texts"] == 0
+    prompts = dedupe(feedback_table(*((f"{QUESTION}\n{text}", ANSWER, True) for text in programs)))
+    assert prompts.actions() == {} and len(set(column(prompts, "prompt_group").values())) == 1
 
 
 def test_texts_of_three_words_keep_the_first_of_each():
@@ -483,7 +513,9 @@ def test_marks_around_a_negation_or_in_a_conclusion_say_nothing_else(other):
     assert dedupe(feedback_table(*rows)).metrics["near_repeats"] == 1
 
 
-@pytest.mark.parametrize("negated", ["not " + ANSWER, ANSWER + " but never again", "Nein, das ist kein Brot. " + ANSWER])
+@pytest.mark.parametrize(
+    "negated", ["not " + ANSWER, ANSWER + " which isnt so", ANSWER + " but never again", "Nein, das ist kein Brot. " + ANSWER]
+)
 def test_a_negation_makes_another_text(negated):
     assert dedupe(feedback_table((QUESTION, ANSWER, True), (QUESTION, negated, True))).actions() == {}
 
