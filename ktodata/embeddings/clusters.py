@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ktodata.embeddings.chunks import one_thread
-from ktodata.embeddings.vectors import of_unit_length
+from ktodata.embeddings.vectors import without_mean
 
 Floats = npt.NDArray[np.floating]
 Ints = npt.NDArray[np.int64]
@@ -85,7 +85,7 @@ def nearest_cluster(vectors: Floats, clusters: Clusters) -> Ints:
 
 def _centred(vectors: Floats, mean: Floats) -> Floats:
     """Vectors without the mean, of length 1 again; all zero where nothing is left."""
-    return of_unit_length(vectors - mean, shortest=1e-4)  # what is left of texts that are all alike is rounding, not direction
+    return without_mean(vectors, mean, shortest=1e-4)  # what is left of texts that are all alike is rounding, not direction
 
 
 def _nearest_centre(vectors: Floats, centres: Floats) -> Ints:
@@ -98,8 +98,10 @@ def _nearest_centre(vectors: Floats, centres: Floats) -> Ints:
 def exemplars(vectors: Floats, clusters: Clusters, count: int = 3) -> list[list[int]]:
     """For each cluster the numbers of the texts nearest to its centre, nearest first."""
     of = clusters.of_text
-    vectors = _centred(vectors, clusters.mean)
-    parts = [((vectors[block] - clusters.centres[of[block]]) ** 2).sum(axis=1) for block in _vector_blocks(len(vectors))]
+    parts = [
+        ((_centred(vectors[block], clusters.mean) - clusters.centres[of[block]]) ** 2).sum(axis=1)
+        for block in _vector_blocks(len(vectors))
+    ]
     distance = np.concatenate(parts)
     order = np.lexsort((distance, of))
     starts = np.searchsorted(of[order], np.arange(len(clusters.centres)))

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 
 from ktodata.embeddings.holes import Floats, nearest_prompts
-from ktodata.embeddings.vectors import of_unit_length
+from ktodata.embeddings.vectors import without_mean
 from ktodata.findings import Finding, issue, not_applicable, passed
 from ktodata.stats import percent_span, share
 
@@ -32,17 +32,18 @@ def near_held_out(rows: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, Any]]:
     What all training prompts have in common, as an instruction before each question, is taken out first: it makes any two alike.
     rows : row_id, prompt, part, prompt_group, prompt_embedding (length 1, or zero). Of many held-out prompts a sample is used.
     """
-    distinct = rows.unique("prompt", keep="first", maintain_order=True).sort("row_id")
+    places = rows.select("row_id", "prompt", "part", "prompt_group", place=pl.int_range(pl.len()))
+    distinct = places.unique("prompt", keep="first", maintain_order=True).sort("row_id")
     training, held_out = (distinct.filter(side) for side in (pl.col("part") == "train", pl.col("part") != "train"))
     searched = held_out.sample(min(SAMPLE, held_out.height), seed=0).sort("row_id")
     if searched.is_empty() or training.is_empty():
         return pl.DataFrame(schema=NEAR_SCHEMA), {"searched": 0, "held_out": held_out.height, "near": 0}
     codes = pl.concat([searched, training])["prompt_group"].rank("dense").to_numpy()
-    vectors = training["prompt_embedding"].to_numpy()
+    of_searched, vectors = (rows["prompt_embedding"].gather(side["place"]).to_numpy() for side in (searched, training))
     common = _in_common(vectors)
     nearest = nearest_prompts(
-        of_unit_length(searched["prompt_embedding"].to_numpy() - common),
-        of_unit_length(vectors - common),
+        without_mean(of_searched, common),
+        without_mean(vectors, common),
         groups=codes[searched.height :],
         own_groups=codes[: searched.height],
     )

@@ -84,12 +84,13 @@ def coverage(
     feedback = feedback.with_columns(prompt=question_text(feedback))  # as embed reads them
     training = _rows_to_cover(feedback)
     prompts = _distinct_prompts(training)
-    vectors = _embedding_matrix(prompts)
+    # the one copy of them that is held, beside the table's own
+    vectors: Floats = feedback["prompt_embedding"].gather(prompts["place"]).to_numpy()
     weights = prompts["rows"].to_numpy().astype(float)
     working_on(f"grouping {prompts.height:,} prompts")
     fitted = cluster_texts(vectors, weights, clusters=None if clusters == "auto" else clusters, seed=seed)
-    prompts = prompts.drop("prompt_embedding").with_columns(cluster=pl.Series(fitted.of_text, dtype=pl.Int32))
-    training = training.drop("prompt_embedding").join(prompts.select("prompt", "cluster"), on="prompt", maintain_order="left")
+    prompts = prompts.with_columns(cluster=pl.Series(fitted.of_text, dtype=pl.Int32))
+    training = training.join(prompts.select("prompt", "cluster"), on="prompt", maintain_order="left")
     tables = {"clusters": _cluster_table(training, prompts, vectors, fitted, seed), "cluster_labels": _cluster_labels(training)}
     metrics = _coverage_metrics(tables["clusters"], fitted, weights, seed) | {
         "silhouettes": {str(k): v for k, v in fitted.silhouettes.items()}
@@ -112,11 +113,12 @@ def coverage(
 
 def _rows_to_cover(feedback: pl.DataFrame) -> pl.DataFrame:
     group = pl.coalesce("prompt_group", "prompt") if "prompt_group" in feedback.columns else pl.col("prompt")
-    rows = feedback.filter(is_trained(feedback.columns)).select(
+    rows = feedback.drop("prompt_embedding").with_columns(place=pl.int_range(pl.len()))
+    rows = rows.filter(is_trained(feedback.columns)).select(
         "row_id",
         "prompt",
         "source",
-        "prompt_embedding",
+        "place",
         group=group,
         desirable=trained_label(),
     )
@@ -128,15 +130,8 @@ def _rows_to_cover(feedback: pl.DataFrame) -> pl.DataFrame:
 
 
 def _distinct_prompts(training: pl.DataFrame) -> pl.DataFrame:
-    """prompt, prompt_embedding, group, rows; sorted by prompt, so that nothing depends on the rows' order."""
-    return (
-        training.group_by("prompt").agg(pl.col("prompt_embedding").first(), pl.col("group").min(), rows=pl.len()).sort("prompt")
-    )
-
-
-def _embedding_matrix(table: pl.DataFrame) -> Floats:
-    vectors: Floats = table["prompt_embedding"].to_numpy()
-    return vectors
+    """prompt, place (of its first row in the feedback), group, rows; sorted by prompt: nothing depends on the rows' order."""
+    return training.group_by("prompt").agg(pl.col("place").first(), pl.col("group").min(), rows=pl.len()).sort("prompt")
 
 
 def _cluster_table(training: pl.DataFrame, prompts: pl.DataFrame, vectors: Floats, fitted: Clusters, seed: int) -> pl.DataFrame:
@@ -221,8 +216,8 @@ def _coverage_columns(
     # one row for each prompt, any of its rows: its label then stands for the prompt's labels as they are mixed
     points = training.sort("row_id").with_columns(chance).sort("chance").unique("prompt", keep="first", maintain_order=True)
     points = points.join(on_map, on="prompt").select("row_id", "map_x", "map_y")
-    others = feedback.join(training, on="row_id", how="anti").select("row_id", "prompt_embedding")
-    cluster = pl.Series("cluster", nearest_cluster(_embedding_matrix(others), fitted), dtype=pl.Int32)
+    others = feedback.select("row_id", "prompt_embedding").join(training, on="row_id", how="anti")
+    cluster = pl.Series("cluster", nearest_cluster(others["prompt_embedding"].to_numpy(), fitted), dtype=pl.Int32)
     every = pl.concat([training.select("row_id", "cluster"), others.select("row_id", cluster)])
     return (
         feedback.select("row_id")
