@@ -83,6 +83,8 @@ def coverage(
     """
     feedback = feedback.with_columns(prompt=question_text(feedback))  # as embed reads them
     training = _rows_to_cover(feedback)
+    # first, as it holds two copies of the vectors, and nothing else does yet
+    close = near_held_out(feedback) if {"part", "prompt_group"} <= set(feedback.columns) else None
     prompts = _distinct_prompts(training)
     # the one copy of them that is held, beside the table's own
     vectors: Floats = feedback["prompt_embedding"].gather(prompts["place"]).to_numpy()
@@ -102,8 +104,8 @@ def coverage(
         tables |= {"holes": _hole_table(compared, seed), "reference": compared.table}
         metrics["reference"] = compared.metrics()
     findings = _coverage_findings(tables["clusters"], metrics, compared, tables.get("holes"))
-    if {"part", "prompt_group"} <= set(feedback.columns):
-        tables["near_held_out"], metrics["held_out"] = near_held_out(feedback)
+    if close is not None:
+        tables["near_held_out"], metrics["held_out"] = close
     metrics["findings"] = [finding.as_dict() for finding in (*findings, check_held_out(metrics.get("held_out")))]
     working_on("laying out the map")
     columns = _coverage_columns(feedback, training, prompts, vectors, fitted, seed)
