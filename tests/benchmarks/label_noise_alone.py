@@ -131,7 +131,7 @@ def load(folder: Path, name: str, rows: int) -> pl.DataFrame:
     columns = [
         {"prompt": r["prompt"], "completion": r["completion"], "given": given, "truth": truth} for r, given, truth in known
     ]
-    table = kd.read(columns, label="given", keep={"truth": "truth"}).feedback
+    table = kd.read(columns, label={"column": "given", True: True, False: False}, keep={"truth": "truth"}).feedback
     for stage in (kd.validate, kd.dedupe):
         table = kd.add_columns(table, stage(table))
     order = table["prompt_group"].unique(maintain_order=True).sample(fraction=1, shuffle=True, seed=5)
