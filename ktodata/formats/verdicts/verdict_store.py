@@ -197,13 +197,12 @@ def _reviewers_differ() -> pl.Expr:
 
 
 def _review_record(row: dict[str, Any], file: str) -> dict[str, Any]:
-    words: dict[bool | None, str] = {None: row["verdict"], **LABEL_NAMES}
     return {
         "row_id": row["row_id"],
         "source_id": row["source_id"],
         "content": row["content"],
         "trusted_label": row["trusted_label"],
-        "verdict": words[row["trusted_label"]],
+        "verdict": row["verdict"] if row["trusted_label"] is None else LABEL_NAMES[row["trusted_label"]],
         "reviewer": row["reviewer"],
         "reviewed_at": moment(row["at"]),
         "note": row["note"] or None,

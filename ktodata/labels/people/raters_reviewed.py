@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 
-from ktodata.labels.people.trusted import CONTESTED, HELD, RATES_SCHEMA, random_sample
+from ktodata.labels.people.trusted import CONTESTED, RATES_SCHEMA, random_sample
+from ktodata.stage import HELD
 from ktodata.stats import clopper_pearson
 
 MIN_JUDGED = 5  # reviewed rows of one class that a rater has judged
