@@ -25,7 +25,11 @@ STEPS = [
 FEEDBACK = {
     "xstest": (
         "kto_xstest.jsonl.gz",
-        {"label": "weak_label_gpt4", "model": "model", "votes": {"weak_label_gpt4": "gpt4", "weak_label_strmatch": "strmatch"}},
+        {
+            "label": {"column": "weak_label_gpt4", True: True, False: False},
+            "model": "model",
+            "votes": {"weak_label_gpt4": "gpt4", "weak_label_strmatch": "strmatch"},
+        },
         1350,
         {"unlabelled": 8},
     ),

@@ -270,6 +270,7 @@ class _Reader:
         self._first_problem: tuple[str, int, UnusableError] | None = None
         self._first_unasked: tuple[str, int, UnusableError] | None = None
         self._missing_columns = fields.named_columns()
+        self._formats: set[str] = set()
         self._first_record: Mapping[str, Any] = {}
 
     def read(self, source: Source) -> dict[str, Any]:
@@ -312,6 +313,7 @@ class _Reader:
                     self._set_aside(entry, name, UnusableError("malformed_json", "its values are nested too deep"))
             self._records += len(batch)
             done.add(len(batch))
+        self._formats |= set(formats)
         return {"records": self._records - before, "formats": dict(sorted(formats.items()))}
 
     def _entries(self, entries: Iterator[SourceRecord]) -> Iterator[SourceRecord]:
@@ -435,7 +437,7 @@ class _Reader:
 
     def _check_sides(self, table: pl.DataFrame) -> None:
         """Raise LabelError where comparisons say 0 and 1 and never 2: as often as a tie, 0 is the first of two."""
-        if self._fields.label.is_given or not self._reasons["tie"]:
+        if self._fields.label.is_given or not self._reasons["tie"] or self._formats != {PREFERENCE.name}:
             return
         first_sides = table.group_by("file", "source_line", maintain_order=True).agg(pl.col("label").first())["label"]
         if first_sides.all():

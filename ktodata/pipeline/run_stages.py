@@ -311,10 +311,10 @@ class Evaluate:
     def made_of(self, run: RunState) -> dict[str, Any]:
         return {
             "settings": dict(self.settings),
+            "model": {} if self.settings.get("model") else self._trained(run),  # first, as what most unfinished runs lack
             "shards": run.result("export").metrics["checksums"],
             "truth": self._digest_of("truth", (self.settings.get("truth") or {}).get("path")),
             "instructions": self._digest_of("instructions", self.settings.get("instructions")),
-            "model": {} if self.settings.get("model") else self._trained(run),
         }
 
     def work(self, run: RunState) -> StageResult:

@@ -63,7 +63,8 @@ def load(
     if file == XSTEST[0]:
         keep |= {name: name for name in SYSTEMS}
     keep |= {"place": "index_in_type"} if places else {}
-    table = kd.read(folder / file, label=label, keep=keep, **({"model": "model"} if places else {})).feedback
+    meant = {"column": label, True: True, False: False}
+    table = kd.read(folder / file, label=meant, keep=keep, **({"model": "model"} if places else {})).feedback
     if leave_out:
         table = table.filter(~pl.col(leave_out).cast(pl.Boolean, strict=False))
     for stage in (kd.validate, kd.dedupe):

@@ -223,7 +223,7 @@ def test_rows_that_were_picked_change_no_rate():
     assert picked_alone["drawn_at_random"] == 0 and picked_alone["error_rate"]["value"] is None
     text = review_sentence(reviewed_labels(picked_alone))
     assert text.startswith(
-        "100 rows have a trusted label, not known to be a random draw: no rate follows. A draw goes by row_id,"
+        "100 rows have a trusted label, not known to be a random draw: no rate follows. The random order comes from row_id"
     )
     assert trust_word(reviewed_labels(picked_alone)) == "Not measured."
 

@@ -203,9 +203,10 @@ def test_changed_reviews_run_only_what_sees_them(feedback, tmp_path):
 def small(tmp_path: Path, **more: object) -> dict:
     """Five rows, some with an expert's label; row 4 repeats row 0 and has more votes."""
     lines = [
-        {"prompt": f"p{n}", "completion": f"c{n}", "up": n % 2 == 0, "expert": (True, None, True, None)[n]} for n in range(4)
+        {"prompt": f"p{n}", "completion": "c" + "abcd"[n], "up": n % 2 == 0, "expert": (True, None, True, None)[n]}
+        for n in range(4)
     ]
-    lines.append({"prompt": "p1", "completion": "C1", "up": False, "second": False})
+    lines.append({"prompt": "p1", "completion": "CB", "up": False, "second": False})
     (tmp_path / "f.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     label = {"column": "up", True: True, False: False}
     ingest = {"paths": [str(tmp_path / "f.jsonl")], "label": label, "votes": ["up", "second"], "trusted": "expert"}

@@ -15,6 +15,8 @@ from ktodata.formats import IngestResult, read
 from ktodata.stages import ingest as stage
 from ktodata.stages.ingest import ingest
 
+AS_BOOLEANS = {True: True, False: False}
+
 
 def accounted(result: IngestResult) -> IngestResult:
     """The result, once it is sure that every record is a row (or a pair of rows) or in the quarantine."""
@@ -57,7 +59,13 @@ def test_the_types_of_label_values_survive_the_check_of_a_recipe(label: Any):
 @pytest.mark.shared
 def test_xstest_labelled_by_a_judge_that_was_silent_8_times(shared: Path):
     result = accounted(
-        ingest(paths=str(shared / "kto_xstest.jsonl.gz"), label="weak_label_gpt4", trusted="label", model="model", keep=["type"])
+        ingest(
+            paths=str(shared / "kto_xstest.jsonl.gz"),
+            label={"column": "weak_label_gpt4", **AS_BOOLEANS},
+            trusted="label",
+            model="model",
+            keep=["type"],
+        )
     )
     assert result.metrics["quarantined"] == {"unlabelled": 8}
     assert result.metrics["labels"] == {"desirable": 1030, "undesirable": 312}
@@ -69,11 +77,11 @@ def test_xstest_labelled_by_a_judge_that_was_silent_8_times(shared: Path):
 @pytest.mark.shared
 def test_xstest_with_the_votes_of_two_people(shared: Path):
     votes = {"label_annotator_1": "first", "label_annotator_2": "second"}
-    result = accounted(ingest(paths=str(shared / "kto_xstest.jsonl.gz"), votes=votes))
+    result = accounted(ingest(paths=str(shared / "kto_xstest.jsonl.gz"), label=AS_BOOLEANS, votes=votes))
     assert result.metrics["quarantined"] == {}
     assert result.metrics["even_votes"] == result.feedback.height - 1350  # where they differ, each has a row
     assert result.metrics["votes"] == 2 * 1350
-    both = accounted(ingest(paths=str(shared / "kto_xstest.jsonl.gz"), label="label", votes=votes))
+    both = accounted(ingest(paths=str(shared / "kto_xstest.jsonl.gz"), label={"column": "label", **AS_BOOLEANS}, votes=votes))
     assert both.feedback.height == 1350
     assert both.metrics["votes"] == 3 * 1350
 

@@ -93,8 +93,13 @@ def _held_out_tokens(
         tokens, metrics = cached_tokens(rows, tokenizer, max_length=max_length, part="validation")
     except EmptyDataError as error:
         return None, {"not_applicable": str(error)}
-    texts = _texts_of(tokens)
-    known = texts.join(trained, on=("prompt", "completion"), how="semi")["row"].to_list()
+    texts, unknown = _texts_of(tokens), tokenizer.unk_token_id
+    known = [
+        row
+        for row in texts.join(trained, on=("prompt", "completion"), how="semi")["row"]
+        # texts of words that the tokenizer does not know may be others
+        if unknown is None or not (unknown in tokens.prompt[row] or unknown in tokens.completion[row])
+    ]
     if known and len(tokens) - len(known) < 2:
         which = f"{len(known):,} of {len(tokens):,} validation rows (row_id {named(pl.Series(tokens.row_id).gather(known))})"
         return None, {"trained_on_too": len(known), "not_applicable": f"{which} are trained on too: fewer than two are held out"}

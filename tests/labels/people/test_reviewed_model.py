@@ -8,6 +8,7 @@ from refusal_rows import refusals
 from ktodata.errors import DataError, ShapeError
 from ktodata.labels.classifier.feature_sets import row_features
 from ktodata.labels.people.reviewed_model import EVIDENCE_VARIANCE, NOISE, learn_from_reviews
+from ktodata.stats import Z95
 
 
 def fooled(rows=600, seed=0):
@@ -186,7 +187,7 @@ def test_the_weight_by_hand():
     (weight,) = model.weights[True]
     assert weight.value == pytest.approx(n * EVIDENCE_VARIANCE / (n * EVIDENCE_VARIANCE + NOISE), abs=1e-9)
     # and its variance is s - s n s / (n s + noise)
-    assert (weight.high - weight.value) / 1.96 == pytest.approx(
+    assert (weight.high - weight.value) / Z95 == pytest.approx(
         (EVIDENCE_VARIANCE * NOISE / (n * EVIDENCE_VARIANCE + NOISE)) ** 0.5, abs=1e-9
     )
 
