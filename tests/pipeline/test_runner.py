@@ -215,7 +215,7 @@ def small(tmp_path: Path, **more: object) -> dict:
 
 def test_a_review_becomes_the_trusted_label_and_is_counted(tmp_path):
     """p0 was trusted true, and is overridden; p1 is new, and known of the repeat that stays in its place; p2 keeps its own."""
-    rows = kd.run(small(tmp_path), out=tmp_path / "run", until="ingest").feedback["row_id"].to_list()
+    rows = kd.run(small(tmp_path), out=tmp_path / "run", until="ingest").feedback.sort("source_line")["row_id"].to_list()
     verdicts = write_verdicts(tmp_path / "r.csv", {rows[0]: False, rows[1]: True}, note="[red]why")
     run = kd.run(small(tmp_path), out=tmp_path / "run", reviews=[verdicts])
     assert known(run, "reviews") == {rows[0]: False, rows[1]: True, rows[2]: True}
