@@ -86,3 +86,11 @@ def test_a_text_that_is_messages_is_not_what_was_said(lines, text):
 def test_json_that_is_an_answer_stays_one(lines):
     for text in ('{"role": "admin"}', '{"type": "object", "required": []}', "{'colour': 'blue'}", '[{"id": 7, "name": "ann"}]'):
         assert read(lines({"prompt": "As JSON?", "completion": text, "label": True})).feedback["completion"].to_list() == [text]
+
+
+def test_other_verdicts_on_a_turn_than_the_one_asked_for_are_counted(lines):
+    others = [{"user": "ann", "value": 1}, {"user": "ben", "value": -1}, {"user": "cid", "value": -1}]
+    answer = {"role": "assistant", "content": "Blue.", "feedback": others}
+    result = read(lines({"messages": [*ASKED, answer]}), label={"column": "messages[].feedback.0.value", 1: True, -1: False})
+    assert result.feedback["label"].to_list() == [True]
+    assert result.metrics["not_kept"] == {"a turn's feedback": 1}

@@ -20,6 +20,7 @@ from ktodata.formats.records import (
     lookup,
     need,
     need_list,
+    place_in,
 )
 from ktodata.formats.scores import PEOPLE, Score, UnaskedVerdictError
 from ktodata.formats.times import time_reader
@@ -115,6 +116,9 @@ def _without(item: Any, paths: Sequence[str]) -> Any:
         inside = left.pop(name, None)
         if rest and isinstance(inside, Mapping):
             left |= {f"{name}.{key}": value for key, value in _without(inside, [rest]).items()}
+        if rest and isinstance(inside, list):  # one entry of several: what the others say is read by nothing
+            place = place_in(inside, rest.partition(".")[0])
+            left |= {name: others} if (others := [entry for at, entry in enumerate(inside) if at != place]) else {}
     return left
 
 
