@@ -96,7 +96,11 @@ def answer_records(
         except UnusableError as problem:
             yield SourceRecord(entry.line, entry.record, problem, entry.raw)
     for messages in conversations.values():
-        yield from _answers(_in_time(messages, created_at, time_of), columns, label, named)
+        ordered = messages if columns.parent else _in_time(messages, created_at, time_of)
+        if ordered is None:
+            yield from _without_order(messages, label)
+        else:
+            yield from _answers(ordered, columns, label, named)
 
 
 def _role_of(record: Record, columns: MessageColumns) -> str:
@@ -108,11 +112,25 @@ def _role_of(record: Record, columns: MessageColumns) -> str:
     return ROLES.get(role or value, role or value)
 
 
-def _in_time(messages: list[_Message], created_at: str | None, time_of: TimeReader) -> list[_Message]:
-    times = [time_of(lookup(message.record, created_at)) if created_at else None for message in messages]
-    if not all(times):
+def _in_time(messages: list[_Message], created_at: str | None, time_of: TimeReader) -> list[_Message] | None:
+    """The messages by their times, as they stand where no column of times is named; None: some have no time."""
+    if created_at is None:
         return messages
+    times = [time_of(lookup(message.record, created_at)) for message in messages]
+    if not all(times):
+        return None
     return [message for _, message in sorted(zip(times, messages, strict=True), key=lambda pair: pair[0])]  # type: ignore[arg-type, return-value]
+
+
+def _without_order(messages: Sequence[_Message], label: str) -> Iterator[SourceRecord]:
+    for message in messages:
+        if message.role == "assistant":
+            is_judged = lookup(message.record, label) not in (ABSENT, None, "")
+            unknown = UnusableError(
+                "no_order", "a message of its conversation has no time that can be read, so none is known to be before it"
+            )
+            problem = unknown if is_judged else UnusableError("unlabelled", "no verdict on it")
+            yield SourceRecord(message.entry.line, message.entry.record, problem, message.entry.raw)
 
 
 def _answers(messages: Sequence[_Message], columns: MessageColumns, label: str, named: Container[str]) -> Iterator[SourceRecord]:

@@ -230,6 +230,21 @@ def test_messages_without_parents_are_in_the_order_of_their_times(lines):
         read(path, conversation="thread", label={"column": "up", True: True, False: False})
 
 
+@pytest.mark.parametrize("time", [None, "soon"])
+def test_a_conversation_of_which_a_message_has_no_time_has_no_order(lines, time):
+    """In the order of the file the answer's question would be one that came later."""
+    talk = [("user", "Sky?"), ("assistant", "Blue."), ("user", "Sum?"), ("assistant", "Seven.")]
+    newest_first = [
+        {"thread": thread, "role": role, "content": text, "up": role == "assistant" or None, "at": f"2026-03-01T10:00:0{second}Z"}
+        for thread in (1, 2)
+        for second, (role, text) in reversed(list(enumerate(talk)))
+    ]
+    newest_first[2]["at"] = time
+    result = read(lines(*newest_first), conversation="thread", label={"column": "up", True: True, False: False}, created_at="at")
+    assert result.metrics["quarantined"] == {"no_order": 2}
+    assert result.feedback["completion"].to_list() == ["Blue.", "Seven."]
+
+
 @pytest.mark.parametrize(
     ("settings", "error"),
     [
