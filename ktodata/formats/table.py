@@ -43,6 +43,7 @@ MAX_UNREAD_TIMES = 200  # of which their format is looked for
 MAX_TIME_CHARS = 100
 INT64 = range(-(2**63), 2**63)
 # what no text model can be shown
+WHOLE = 2.0**53  # from here on a float no longer holds every whole number
 MEDIA = ("images", "image", "videos", "video", "audios", "audio")
 BESIDE_TEXTS = frozenset((*TEMPLATE_FIELDS, *MEDIA, "system"))
 TEXTS = ("rater", "source_id", "source", "pair_id", "model")
@@ -358,6 +359,8 @@ def as_name(value: Any, what: str) -> str | None:
     """A value that names something, as text; an empty one, or a data frame's NaN, names nothing."""
     if value is ABSENT or (is_nobody if what == "rater" else is_nameless)(value):
         return None
+    if isinstance(value, float) and value.is_integer() and abs(value) < WHOLE:
+        value = int(value)  # a column of numbers with empty cells holds 7.0 for 7
     return checked(value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False), what)
 
 

@@ -381,6 +381,9 @@ def _answer_in(value: Any, what: str, lost: list[str]) -> Any:
 def _unwrapped_answer(value: Mapping[str, Any], what: str, lost: list[str]) -> Any:
     """One candidate as a turn, or as its text."""
     if isinstance(value.get("output"), list):
+        messages = sum(isinstance(item, Mapping) and item.get("type") == "message" for item in value["output"])
+        if messages > 1:
+            raise UnusableError("several_answers", f"{what} holds {messages} messages; which of them was judged is not said")
         lost += unread(value, ("output",), what)
         return {"role": "assistant", "content": [part for item in value["output"] for part in _response_parts(item, what, lost)]}
     key = "message" if "message" in value else "content"

@@ -94,3 +94,17 @@ def test_other_verdicts_on_a_turn_than_the_one_asked_for_are_counted(lines):
     result = read(lines({"messages": [*ASKED, answer]}), label={"column": "messages[].feedback.0.value", 1: True, -1: False})
     assert result.feedback["label"].to_list() == [True]
     assert result.metrics["not_kept"] == {"a turn's feedback": 1}
+
+
+def test_two_messages_of_a_response_are_no_one_answer(lines):
+    output = [
+        {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": text}]} for text in ("1.", "2.")
+    ]
+    with pytest.raises(DataError, match="holds 2 messages; which of them was judged"):
+        read(lines({"prompt": "Sky?", "completion": {"output": output}, "label": True}))
+
+
+def test_a_whole_number_is_one_name_whether_or_not_its_column_has_gaps(lines):
+    row = {"prompt": "Sky?", "completion": "Blue.", "label": True}
+    result = read(lines(row | {"who": 7.0, "id": 101.0}, row | {"who": 7, "id": 102}), rater="who", source_id="id")
+    assert result.feedback["rater"].to_list() == ["7", "7"] and result.feedback["source_id"].to_list() == ["101", "102"]
