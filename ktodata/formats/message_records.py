@@ -12,7 +12,7 @@ from typing import Any
 from ktodata.errors import SettingError
 from ktodata.formats.file_types.source_record import SourceRecord
 from ktodata.formats.label_rules import yaml_value
-from ktodata.formats.records import ABSENT, Record, UnusableError, clip, lookup, need
+from ktodata.formats.records import ABSENT, Record, UnusableError, clip, lookup, need, whole
 from ktodata.formats.times import moment
 from ktodata.formats.turns import ROLES
 
@@ -96,11 +96,7 @@ def answer_records(
         except UnusableError as problem:
             yield SourceRecord(entry.line, entry.record, problem, entry.raw)
     for messages in conversations.values():
-        ordered = messages if columns.parent else _in_time(messages, created_at, time_of)
-        if ordered is None:
-            yield from _without_order(messages, label)
-        else:
-            yield from _answers(ordered, columns, label, named)
+        yield from _answers(*_in_time(messages, created_at, time_of), columns, label, named)
 
 
 def _role_of(record: Record, columns: MessageColumns) -> str:
@@ -112,28 +108,20 @@ def _role_of(record: Record, columns: MessageColumns) -> str:
     return ROLES.get(role or value, role or value)
 
 
-def _in_time(messages: list[_Message], created_at: str | None, time_of: TimeReader) -> list[_Message] | None:
-    """The messages by their times, as they stand where no column of times is named; None: some have no time."""
+def _in_time(messages: list[_Message], created_at: str | None, time_of: TimeReader) -> tuple[list[_Message], bool]:
+    """The messages by their times, as they stand where no column of times is named; and whether that is known to be an order."""
     if created_at is None:
-        return messages
+        return messages, True
     times = [time_of(lookup(message.record, created_at)) for message in messages]
     if not all(times):
-        return None
-    return [message for _, message in sorted(zip(times, messages, strict=True), key=lambda pair: pair[0])]  # type: ignore[arg-type, return-value]
+        return messages, False
+    ordered = [message for _, message in sorted(zip(times, messages, strict=True), key=lambda pair: pair[0])]  # type: ignore[arg-type, return-value]
+    return ordered, True
 
 
-def _without_order(messages: Sequence[_Message], label: str) -> Iterator[SourceRecord]:
-    for message in messages:
-        if message.role == "assistant":
-            is_judged = lookup(message.record, label) not in (ABSENT, None, "")
-            unknown = UnusableError(
-                "no_order", "a message of its conversation has no time that can be read, so none is known to be before it"
-            )
-            problem = unknown if is_judged else UnusableError("unlabelled", "no verdict on it")
-            yield SourceRecord(message.entry.line, message.entry.record, problem, message.entry.raw)
-
-
-def _answers(messages: Sequence[_Message], columns: MessageColumns, label: str, named: Container[str]) -> Iterator[SourceRecord]:
+def _answers(
+    messages: Sequence[_Message], is_ordered: bool, columns: MessageColumns, label: str, named: Container[str]
+) -> Iterator[SourceRecord]:
     by_id: dict[str, list[_Message]] = {}
     for message in messages:
         by_id.setdefault(_id(lookup(message.record, columns.id)), []).append(message)
@@ -146,6 +134,10 @@ def _answers(messages: Sequence[_Message], columns: MessageColumns, label: str, 
                 yield SourceRecord(entry.line, entry.record, reason, entry.raw)
             continue
         try:
+            if not (is_ordered or columns.parent):
+                raise UnusableError(
+                    "no_order", "a message of its conversation has no time that can be read: none is known to be before"
+                )
             before = _parents(message, by_id, columns) if columns.parent else messages[:place]
             if not before:
                 raise UnusableError("no_prompt", "nothing is before the answer")
@@ -173,8 +165,7 @@ def _parents(message: _Message, by_id: Mapping[str, Sequence[_Message]], columns
 
 
 def _id(value: Any) -> str:
-    """An id as text: numbers of a column with empty cells are read as 1.0 for 1."""
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+    return str(whole(value))
 
 
 def _turn(message: _Message, columns: MessageColumns, named: Container[str] | None = None) -> dict[str, Any]:

@@ -39,9 +39,10 @@ def test_calls_beside_the_output_of_a_trace_are_the_answers(lines):
     trace = {"id": "t", "input": "Sky?", "output": {"content": "", "tool_calls": [CALL]}, "scores": [score]}
     history = {"input": {"input": "Sky?", "history": "Human: hi\nAI: hello"}, "output": "Blue."}
     label = {"column": "thumb", 1: True, 0: False}
-    result = read(lines(trace, trace | history), format="langfuse", label=label)
+    not_text = {"output": {"messages": [{"role": "assistant", "content": "Blue."}], "tool_calls": [CALL]}}
+    result = read(lines(trace, trace | history, trace | not_text), format="langfuse", label=label)
     assert json.loads(result.feedback["answer"].struct.field("tool_calls")[0]) == [CALL]
-    assert result.metrics["not_kept"]["input.history"] == 1
+    assert result.metrics["not_kept"]["input.history"] == result.metrics["not_kept"]["output.tool_calls"] == 1
 
 
 def test_thoughts_are_reasoning_and_ciphers_are_nothing(lines):

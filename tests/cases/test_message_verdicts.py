@@ -240,8 +240,9 @@ def test_a_conversation_of_which_a_message_has_no_time_has_no_order(lines, time)
         for second, (role, text) in reversed(list(enumerate(talk)))
     ]
     newest_first[2]["at"] = time
+    newest_first[3]["up"] = True  # a verdict on a question is set aside as everywhere
     result = read(lines(*newest_first), conversation="thread", label={"column": "up", True: True, False: False}, created_at="at")
-    assert result.metrics["quarantined"] == {"no_order": 2}
+    assert result.metrics["quarantined"] == {"no_order": 2, "not_an_answer": 1}
     assert result.feedback["completion"].to_list() == ["Blue.", "Seven."]
 
 

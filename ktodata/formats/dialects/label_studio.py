@@ -46,8 +46,8 @@ def read(record: Record, fields: Fields) -> list[LabelledCompletion]:
         return [_labelled(texts, ("messages",), record, scores, fields)]
     columns = fields.prompt or ("prompt",)
     if len(fields.completion) == 2:
-        return _compared(record, data, scores, fields)
-    if control := _comparing_control(record["annotations"]):
+        return _compared(record, columns, scores, fields)
+    if (control := _comparing_control(record["annotations"])) and not fields.names_columns:
         raise UnusableError(
             "two_completions",
             f"{control} compares two completions; say format: label_studio, prompt: and the two columns of data as completion: "
@@ -58,9 +58,9 @@ def read(record: Record, fields: Fields) -> list[LabelledCompletion]:
     return [_labelled(texts, (*columns, column), record, scores, fields)]
 
 
-def _compared(record: Record, data: Mapping[str, Any], scores: list[Score], fields: Fields) -> list[LabelledCompletion]:
-    """Both sides of a comparison, with what each annotator says."""
-    columns = fields.prompt or ("prompt",)
+def _compared(record: Record, columns: Sequence[str], scores: list[Score], fields: Fields) -> list[LabelledCompletion]:
+    """Both sides of a comparison, with what each annotator says. columns : of the prompt"""
+    data = record["data"]
     sides = [(score, parse_side(score.value, fields, {})) for score in chosen_scores(scores, fields.label)]
     votes = [SideVote(score.rater, side, score.created_at) for score, side in sides if side is not None]
     completions = [completion_of(need(data, column), column) for column in fields.completion]

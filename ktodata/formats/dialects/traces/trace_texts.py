@@ -95,7 +95,7 @@ def _is_wrapper(value: Any) -> bool:
 def _conversation(logged: Any, output: Any, columns: tuple[str, str]) -> tuple[Prompt, str | Turn]:
     """(the prompt, the judged answer); an output that repeats the whole conversation, as LangGraph's does, says both."""
     answer = _value_under(output, COMPLETION_KEYS, columns[1])
-    if isinstance(answer, str) and (names := _beside_text(output)):
+    if names := _beside_text(output):
         answer = {"role": "assistant", "content": answer, **{name: output[name] for name in names}}
     while isinstance(answer, list) and len(answer) == 1 and isinstance(answer[0], list):
         answer = answer[0]
@@ -130,8 +130,9 @@ def _history_of(value: Any) -> list[str]:
 
 
 def _beside_text(value: Any) -> list[str]:
-    """What an output's object says beside the text of the answer: calls of tools, reasoning."""
-    return [name for name in BESIDE_TEXT if value.get(name)] if _is_wrapper(value) else []
+    """What an output's object says beside the answer, where that is a text: calls of tools, reasoning."""
+    answer = next((value[key] for key in COMPLETION_KEYS if key in value), None) if _is_wrapper(value) else None
+    return [name for name in BESIDE_TEXT if value.get(name)] if isinstance(answer, str) else []
 
 
 def _value_under(value: Any, keys: Sequence[str], column: str) -> Any:
