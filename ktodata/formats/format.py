@@ -91,14 +91,14 @@ class Fields:
         return bool(self.prompt or self.completion or self.messages)
 
     def verdict(self, record: Record, own_column: str = "label", own: Meanings = BOOLEANS) -> Verdict:
-        """The label of a record that judges one completion, with its votes. Raises UnusableError when there is none.
-
-        own : what the format itself says of the values of `own_column`; of any other column it says nothing
-        """
+        """The label of a record that judges one completion, with its votes. Raises UnusableError when there is none."""
         if self.votes:
             return self._verdict_of_votes(record)
-        own = own if self.label.column in (None, own_column) else {}
-        return self.judge(self._label_value(record, own_column), own)
+        return self.judge(self._label_value(record, own_column), self.own_meanings(own_column, own))
+
+    def own_meanings(self, own_column: str = "label", own: Meanings = BOOLEANS) -> Meanings:
+        """What the format itself says of the label's values: `own`, of its own column; of one that a setting names nothing."""
+        return own if self.label.column in (None, own_column) and not self.votes else {}
 
     def _label_value(self, record: Record, own_column: str) -> Any:
         column = self.label_column(own_column)

@@ -22,6 +22,7 @@ from ktodata.formats.dialects.judged_turns import EACH, JUDGED_TURNS
 from ktodata.formats.dialects.label_studio import LABEL_STUDIO
 from ktodata.formats.dialects.mapping import MAPPING
 from ktodata.formats.dialects.preference import PREFERENCE
+from ktodata.formats.file_types.encodings import guessed_lines
 from ktodata.formats.file_types.file_settings import MAX_RECORD_MB, FileSettings
 from ktodata.formats.file_types.file_shape import file_shape
 from ktodata.formats.file_types.open_files import read_records
@@ -86,15 +87,6 @@ class IngestResult:
     def _repr_html_(self) -> str:
         first, *quarantined = map(html.escape, self._counts())
         return f"<p>{first}</p><ul>{''.join(f'<li>{line}</li>' for line in quarantined)}</ul>"
-
-
-def guessed_lines(files: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A sentence for each file whose encoding is a guess, which texts with accents show to be right or wrong."""
-    return [
-        f"{clip(file['name'], 60)}: {file['guessed_encoding']}: look at it, and say encoding: NAME if it is wrong"
-        for file in files
-        if file.get("guessed_encoding")
-    ]
 
 
 def read(
@@ -270,7 +262,6 @@ class _Reader:
         self._first_problem: tuple[str, int, UnusableError] | None = None
         self._first_unasked: tuple[str, int, UnusableError] | None = None
         self._missing_columns = fields.named_columns()
-        self._formats: set[str] = set()
         self._first_record: Mapping[str, Any] = {}
 
     def read(self, source: Source) -> dict[str, Any]:
@@ -313,7 +304,6 @@ class _Reader:
                     self._set_aside(entry, name, UnusableError("malformed_json", "its values are nested too deep"))
             self._records += len(batch)
             done.add(len(batch))
-        self._formats |= set(formats)
         return {"records": self._records - before, "formats": dict(sorted(formats.items()))}
 
     def _entries(self, entries: Iterator[SourceRecord]) -> Iterator[SourceRecord]:
@@ -413,7 +403,7 @@ class _Reader:
         table = self._table.table()
         if (unread := self._table.unread_trusted) and not table["trusted_label"].count():
             raise self._no_trusted_label(unread)
-        self._check_sides(table)
+        self._check_sides(table, {name for file in files for name in file["formats"]})
         metrics = {
             "records": self._records,
             "records_used": self._records - aside - withdrawn,
@@ -435,9 +425,9 @@ class _Reader:
         check_feedback(feedback)
         return IngestResult(feedback, self._quarantine.table(), metrics)
 
-    def _check_sides(self, table: pl.DataFrame) -> None:
+    def _check_sides(self, table: pl.DataFrame, formats: set[str]) -> None:
         """Raise LabelError where comparisons say 0 and 1 and never 2: as often as a tie, 0 is the first of two."""
-        if self._fields.label.is_given or not self._reasons["tie"] or self._formats != {PREFERENCE.name}:
+        if self._fields.label.is_given or not self._reasons["tie"] or formats != {PREFERENCE.name}:
             return
         first_sides = table.group_by("file", "source_line", maintain_order=True).agg(pl.col("label").first())["label"]
         if first_sides.all():

@@ -76,6 +76,7 @@ class Verdict(NamedTuple):
         return cls(majority([vote.label for vote in counted]), counted, earlier=history or None)
 
 
+EXACT = 2.0**53  # from here on a float no longer holds every whole number
 # what exports write where there is no value: databases, Python, JavaScript, data frames
 NO_NAMES = frozenset(("", "\\n", "null", "<null>", "none", "nan", "<na>", "nat", "undefined"))
 # and for whoever was not signed in. They are many: read as one person they would have taken back all but the last of their votes
@@ -92,6 +93,11 @@ def is_nameless(name: Any, words: frozenset[str] = NO_NAMES) -> bool:
     if isinstance(name, str):
         return plain_name(name) in words
     return name is None or name != name  # noqa: PLR0124
+
+
+def whole(value: Any) -> Any:
+    """A float that is a whole number as that, other values as they are: a column of numbers with empty cells holds 7.0 for 7."""
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < EXACT else value
 
 
 def plain_name(name: str) -> str:

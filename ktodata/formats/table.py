@@ -28,9 +28,10 @@ from ktodata.formats.records import (
     lookup,
     text,
     text_id,
+    whole,
 )
 from ktodata.formats.times import moment, time_reader
-from ktodata.formats.turns import is_plain, json_field, loaded_turn, plain, plain_turn, stored_turn, turns_of
+from ktodata.formats.turns import MEDIA, is_plain, json_field, loaded_turn, plain, plain_turn, stored_turn, turns_of
 from ktodata.formats.withdrawn import RecordIds, WithdrawnIds, WithdrawnRecordError, current_lists, id_text, staying
 
 # rows are Python objects until so many are there, then a frame
@@ -42,9 +43,6 @@ MAX_VALUES = 1000
 MAX_UNREAD_TIMES = 200  # of which their format is looked for
 MAX_TIME_CHARS = 100
 INT64 = range(-(2**63), 2**63)
-# what no text model can be shown
-WHOLE = 2.0**53  # from here on a float no longer holds every whole number
-MEDIA = ("images", "image", "videos", "video", "audios", "audio")
 BESIDE_TEXTS = frozenset((*TEMPLATE_FIELDS, *MEDIA, "system"))
 TEXTS = ("rater", "source_id", "source", "pair_id", "model")
 
@@ -359,8 +357,7 @@ def as_name(value: Any, what: str) -> str | None:
     """A value that names something, as text; an empty one, or a data frame's NaN, names nothing."""
     if value is ABSENT or (is_nobody if what == "rater" else is_nameless)(value):
         return None
-    if isinstance(value, float) and value.is_integer() and abs(value) < WHOLE:
-        value = int(value)  # a column of numbers with empty cells holds 7.0 for 7
+    value = whole(value)
     return checked(value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False), what)
 
 

@@ -41,8 +41,8 @@ CALL_PARTS = ("tool_use", "tool_call", "function_call", "functionCall")
 # what wraps the answer in a response of an API: lists of candidates, of which there is to be one
 CANDIDATES = ("choices", "candidates", "generations")
 THOUGHTS = ("thinking", "reasoning", "text")
-# pictures and the like that stand on a turn beside its text
-MEDIA = ("images", "image", "videos", "video", "audios", "audio", "image_url", "files", "attachments", "experimental_attachments")
+MEDIA = ("images", "image", "videos", "video", "audios", "audio")  # what no text model can be shown
+MEDIA_OF_TURN = (*MEDIA, "image_url", "files", "attachments", "experimental_attachments")
 ARGUMENTS = ("arguments", "args", "input", "parameters")
 RESULT_PARTS = ("tool_result", "functionResponse")
 _SAYINGS = frozenset((*TEXTS, "text", "tool_calls", "function_call", "data"))
@@ -69,7 +69,7 @@ def _turns(item: Any, what: str) -> Iterator[Turn]:
     if not isinstance(item, Mapping):
         raise UnusableError("not_a_turn", f"{what} holds {kind(item)} where a turn (role, content) should be")
     role = _role(item, what)
-    if media := [name for name in MEDIA if item.get(name)]:
+    if media := [name for name in MEDIA_OF_TURN if item.get(name)]:
         raise UnusableError("not_text", f"a {clip(role, 20)} turn of {what} has {media[0]}, which no text stands for")
     turn: Turn = {"role": role, "content": ""}
     texts: list[str] = []
@@ -154,17 +154,14 @@ def _add_part(turn: Turn, texts: list[str], part: Any, where: str, lost: list[st
     part_kind = _part_kind(part)
     if part_kind in CIPHERS:
         lost += unread(part, ("type",), "content[]")
-    elif part_kind in TEXT_PARTS and not isinstance(part, str) and part.get("thought") is True:  # Gemini's reasoning
-        turn["reasoning_content"] = turn.get("reasoning_content", "") + _text(part.get("text") or "", where)
-        lost += unread(part, ("type", "text", "thought"), "content[]")
+    elif part_kind in REASONING_PARTS or (isinstance(part, Mapping) and part.get("thought") is True):  # Gemini's are texts
+        key = next((key for key in THOUGHTS if part.get(key)), "text")
+        turn["reasoning_content"] = turn.get("reasoning_content", "") + _text(part.get(key) or "", where)
+        lost += unread(part, ("type", "id", "thought", key), "content[]")
     elif part_kind in TEXT_PARTS:
         texts.append(_text(part if isinstance(part, str) else part.get("text"), where))
         if not isinstance(part, str) and len(part) > 1 + ("type" in part):
             lost += unread(part, ("type", "text"), "content[]")
-    elif part_kind in REASONING_PARTS:
-        key = next((key for key in THOUGHTS if part.get(key)), "text")
-        turn["reasoning_content"] = turn.get("reasoning_content", "") + _text(part.get(key) or "", where)
-        lost += unread(part, ("type", "id", key), "content[]")
     elif part_kind in CALL_PARTS:
         call = part.get(part_kind, part)
         lost += unread(part, ("type", part_kind), "content[]") if call is not part else ()
@@ -394,7 +391,7 @@ def _unwrapped_answer(value: Mapping[str, Any], what: str, lost: list[str]) -> A
         return {"role": "assistant", **value}
     if not isinstance(value.get("text"), str) or "type" in value:
         return value
-    if any(value.get(name) for name in (*BESIDE_TEXT, *MEDIA)):
+    if any(value.get(name) for name in (*BESIDE_TEXT, *MEDIA_OF_TURN)):
         return {"role": "assistant", "content": value["text"], **{name: of for name, of in value.items() if name != "text"}}
     lost += unread(value, ("text",), what)
     return value["text"]

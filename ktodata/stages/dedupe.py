@@ -18,7 +18,7 @@ from ktodata.text.contamination import contaminated
 from ktodata.text.near_duplicates import NO_PAIRS, SimilarPairs, Texts, near_rows, near_texts, nearest_kept, prepare
 from ktodata.text.prompt_groups import components, continued, different, first_of, leaders
 from ktodata.text.rendered_form import rendered_form
-from ktodata.text.words import Index, meaning_key, normalised, written_form
+from ktodata.text.words import Index, meaning_key, normalised, unfolded_form
 from ktodata.work_done import working_on
 
 NEEDS = ("prompt", "completion", "label", "votes")
@@ -68,10 +68,10 @@ def dedupe(
     most votes, then the earliest by `created_at`, then the smallest row_id. The order of the rows changes nothing.
 
     A prompt group is all prompts that are linked by near pairs, or go on from one another as turns of one conversation, over any
-    number of steps; it is named by a digest of its eldest
-    prompt: the earliest by `created_at` and, where times are unknown or equal, the one whose digest is smallest. `prompt_leader`
-    is the prompt from which a prompt's line of near prompts began: it hangs on elder prompts alone, so feedback that is added
-    later changes no leader, even where it links two groups. `split` goes by it.
+    number of steps; it is named by a digest of its eldest prompt: the earliest by `created_at` and, where times are unknown or
+    equal, the one whose digest is smallest. `prompt_leader` is the prompt from which a prompt's line of such prompts began: it
+    hangs on elder prompts alone, so feedback that is added later changes no leader, even where it links two groups. `split` goes
+    by it.
 
     Where one text has both labels, its votes decide: of each known rater the last by time, of unknown raters each, but that a
     record which repeats another's verdict at the same time, or at none, may be its copy, and counts once. With a strict majority
@@ -168,7 +168,7 @@ def _numbered_prompts(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _with_texts(rows: pl.DataFrame, feedback: pl.DataFrame) -> pl.DataFrame:
-    """Add text, a number: rows of one text have the same, which two that are folded alike may not be (`written_form`)."""
+    """Add text, a number: rows of one text have the same, which two that are folded alike may not be (`unfolded_form`)."""
     rows = rows.with_columns(text=pl.struct("prompt_number", "completion_number", "given").rank("dense"))
     repeated = rows.select("text", "place").filter(pl.col("text").is_duplicated())
     written = feedback.select("prompt", "completion")[repeated["place"].to_numpy()]
@@ -176,7 +176,7 @@ def _with_texts(rows: pl.DataFrame, feedback: pl.DataFrame) -> pl.DataFrame:
     varied = repeated.select(pl.col("raw").min().over("text") != pl.col("raw").max().over("text")).to_series()
     if not varied.any():  # nearly all repeats are the same to the last character
         return rows
-    forms = written.filter(varied).select(form=pl.struct(*(written_form(text) for text in written.filter(varied))).hash())
+    forms = written.filter(varied).select(form=pl.struct(*(unfolded_form(text) for text in written.filter(varied))).hash())
     rows = rows.join(repeated.filter(varied).select("place").hstack(forms), on="place", how="left", maintain_order="left")
     return rows.with_columns(text=pl.struct("text", pl.col("form").fill_null(0)).rank("dense")).drop("form")
 
@@ -308,7 +308,7 @@ def _near_row_pairs(rows: pl.DataFrame, prompts: Texts, completion_places: Index
 def _agreeing(rows: pl.DataFrame, feedback: pl.DataFrame, alike: SimilarPairs) -> SimilarPairs:
     """The pairs of one label, tools that were given, `meaning_key` and conclusion: others are no repeats.
 
-    Nor are those that would be one text, were it not for their `written_form`.
+    Nor are those that would be one text, were it not for their `unfolded_form`.
     """
     among, place = np.unique(np.concatenate([alike.left, alike.right]), return_inverse=True)
     written = feedback.select("prompt", "completion")[rows["place"].to_numpy()[among]]
@@ -322,7 +322,7 @@ def _agreeing(rows: pl.DataFrame, feedback: pl.DataFrame, alike: SimilarPairs) -
         number = rows[f"{text.name}_number"].to_numpy()[among]
         same = np.flatnonzero(agree & (number[left] == number[right]))
         of_text, at = np.unique(np.concatenate([left[same], right[same]]), return_inverse=True)
-        form = written_form(text.gather(of_text)).rank("dense").to_numpy()
+        form = unfolded_form(text.gather(of_text)).rank("dense").to_numpy()
         agree[same] = form[at[: len(same)]] == form[at[len(same) :]]
     return replace(alike, left=alike.left[agree], right=alike.right[agree], similarity=alike.similarity[agree])
 

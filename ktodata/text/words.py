@@ -179,7 +179,7 @@ def _code(text: str) -> list[str]:
     return pieces[1::2] + [line for around in pieces[::2] for line in re.findall(INDENTED, around)]
 
 
-def written_form(texts: pl.Series) -> pl.Series:
+def unfolded_form(texts: pl.Series) -> pl.Series:
     """What `normalised` takes from a text, and is more than how prose is set: two that differ in it are two texts.
 
     That is code as it is written, the case of what stands for something by its case, and lines of which some are indented.

@@ -107,8 +107,8 @@ def test_what_may_be_given_in_words_of_its_own_is_not_replaced_by_flips(tmp_path
     sources, passed_over = label_sources(tmp_path)
     assert [source.name for source in sources] == ["rule, weak_label_rule"]
     assert "name it weak_label_judge" in passed_over["other, judge"] and "may be in judge" in passed_over["other"]
-    asked, _ = label_sources(tmp_path, flips=True)
-    assert [source.name for source in asked] == [*(f"other, flips {kind}" for kind in FLIPS), "rule, weak_label_rule"]
+    with_flips, _ = label_sources(tmp_path, flips=True)
+    assert [source.name for source in with_flips] == [*(f"other, flips {kind}" for kind in FLIPS), "rule, weak_label_rule"]
 
 
 @pytest.mark.parametrize("empty", [{}, [], "", {"ann": None}])

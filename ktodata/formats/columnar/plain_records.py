@@ -15,7 +15,7 @@ from ktodata.formats.columnar.plain_forms import PlainForm
 from ktodata.formats.columnar.record_columns import RecordColumns
 from ktodata.formats.file_types.source_record import SourceRecord
 from ktodata.formats.format import GIVEN_PART, RATING, Fields, TextColumns
-from ktodata.formats.label_rules import BOOLEANS, LabelRule, Meanings
+from ktodata.formats.label_rules import LabelRule, Meanings
 from ktodata.formats.records import ABSENT, UnusableError
 from ktodata.formats.table import CHUNK, CompleteRows, as_name, scalar, with_own_vote
 
@@ -55,8 +55,7 @@ def plain_rows(
 
 def _verdicts(records: RecordColumns, texts: TextColumns, fields: Fields) -> dict[str, Any]:
     """The columns that say how each record was judged."""
-    column = fields.label_column(texts.label)
-    values, own = records.values(column), BOOLEANS if column == texts.label else {}
+    values, own = records.values(fields.label_column(texts.label)), fields.own_meanings(texts.label)
     verdicts = records.each(values, lambda value: _judge(fields, value, own))
     columns: dict[str, Any] = {"label": [verdict and verdict.label for verdict in verdicts]}
     if fields.label.threshold is not None:

@@ -118,7 +118,7 @@ def _without(item: Any, paths: Sequence[str]) -> Any:
             left |= {f"{name}.{key}": value for key, value in _without(inside, [rest]).items()}
         if rest and isinstance(inside, list):  # one entry of several: what the others say is read by nothing
             place = place_in(inside, rest.partition(".")[0])
-            left |= {name: others} if (others := [entry for at, entry in enumerate(inside) if at != place]) else {}
+            left[name] = [entry for at, entry in enumerate(inside) if at != place]
     return left
 
 

@@ -96,9 +96,9 @@ def _own_side(record: Record, fields: Fields) -> Side:
     value = lookup(record, column)
     if value is ABSENT:
         raise UnusableError("label_missing", f"no column {column!r}; the record has {listed(record)}")
-    # what 1 means in a column of another name, or beside answers of other names, its file alone knows: often answers are 0 and 1
-    is_own = not fields.votes and not fields.completion and column == "preference"
-    if (side := parse_side(value, fields, SIDES if is_own else {})) is None:
+    # beside answers of other names 1 is the second as often as the first
+    own = {} if fields.completion else fields.own_meanings("preference", SIDES)
+    if (side := parse_side(value, fields, own)) is None:
         raise UnusableError("unlabelled", "the preference is null, or one that the recipe sets aside")
     if side == "tie":
         raise UnusableError("tie", "neither side is better")

@@ -2,9 +2,12 @@
 
 import codecs
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
+
+from ktodata.formats.records import clip
 
 BOMS = (  # the longer first: UTF-32's mark begins with UTF-16's
     (codecs.BOM_UTF32_LE, "utf-32", "UTF-32"),
@@ -111,3 +114,15 @@ def _around_high_byte(block: bytes) -> bytes:
     position = next(index for index, byte in enumerate(rest) if byte >= 0x80)
     line_start = rest.rfind(b"\n", 0, position) + 1
     return block[max(line_start, position - 20) : position + 12].split(b"\n")[0].strip()
+
+
+def guessed_lines(files: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A sentence for each file whose encoding is a guess, which texts with accents show to be right or wrong.
+
+    files : as the metrics of reading have them: name, and guessed_encoding (why, with an example) where it is one
+    """
+    return [
+        f"{clip(file['name'], 60)}: {file['guessed_encoding']}: look at it, and say encoding: NAME if it is wrong"
+        for file in files
+        if file.get("guessed_encoding")
+    ]

@@ -223,7 +223,7 @@ def criteria_drift(
     examples = _example_pairs(rows, data, departures, base, alike)
     metrics |= {
         "tests": int(np.isfinite(tests).sum()),
-        "unseen_points": _unseen_points(data, columns, base[0] + base[1] * data.x, tests, level),
+        "unseen_points": [] if departures else _unseen_points(data, columns, eta, tests, level),
         "significant": len(departures),
     }
     return Drift(table, examples, metrics)

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 
 from ktodata.labels.people.trusted import CONTESTED, RATES_SCHEMA, random_sample
-from ktodata.stage import HELD
+from ktodata.stage import HELD, KEPT
 from ktodata.stats import clopper_pearson
 
 MIN_JUDGED = 5  # reviewed rows of one class that a rater has judged
@@ -24,7 +24,7 @@ def texts_of_raters(table: pl.DataFrame, *, seed: int) -> pl.DataFrame:
     text, columns = ["prompt", "completion"], ("row_id", "label", "trusted_label", "votes", "drawn", "undecided")
     rows = table.with_columns(votes="pooled_votes")
     could_be_drawn = rows.filter("drawable")
-    waits = pl.col("state").is_in([HELD, "keep", "relabel"]) | pl.col(CONTESTED).fill_null(value=False)
+    waits = pl.col("state").is_in([HELD, *KEPT]) | pl.col(CONTESTED).fill_null(value=False)
     waiting = rows.filter(~pl.col("drawable"), waits, pl.col("part") == "train").join(could_be_drawn, on=text, how="anti")
     trusted = pl.col("trusted_label").drop_nulls()
     of_texts = waiting.group_by(text, maintain_order=True).agg(

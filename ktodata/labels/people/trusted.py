@@ -319,8 +319,8 @@ def reviewed_metrics(table: pl.DataFrame) -> dict[str, Any]:
     rows : judged training rows; a row that a verdict on its text overruled is none. judged_wrong : of these; wrong : of those
     drawn at random. judged_elsewhere : judged texts of which no row is to train on.
     left_to_draw : rows that could be drawn and that nobody has judged. not_to_draw : training rows of texts with both labels,
-    which no rate is of. draw_outgrown : judged rows that the desk drew, of a draw
-    that no longer holds; left_between : rows to judge until it does
+    which no rate is of. draw_outgrown : judged rows that the desk drew, of a draw that no longer holds; left_between : rows to
+    judge until it does
     error_rate : of all rows that could be drawn, each given class by its size; `value` leaves rows of the draw out that nobody
     has judged or that people differ on, the ends take them all for right and all for wrong, and hold no share that the other
     verdicts rule out. draw_refuted : whether they rule all of it out. flip_rates : see `flip_rates`; _low

@@ -8,8 +8,8 @@ import polars as pl
 from markupsafe import Markup
 
 from ktodata.feedback import HELD_OUT, PARTS
+from ktodata.formats.file_types.encodings import guessed_lines
 from ktodata.formats.label_rules import respelt_lines, values_in_words
-from ktodata.formats.reading import guessed_lines
 from ktodata.ledger import AWAY, NOT_APPLIED
 from ktodata.report import figures
 from ktodata.report.run_files import RunFiles, pick

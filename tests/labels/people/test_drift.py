@@ -152,9 +152,9 @@ def test_rows_of_one_moment_have_nothing_to_compare():
 
 def test_nothing_to_compare_is_answered():
     plain = rows(200).drop("created_at").with_columns(source=pl.lit("one"), rater=None)
-    told = drift_of(plain)
-    assert told.table.height == 0
-    assert told.metrics["tests"] == 0
+    drift = drift_of(plain)
+    assert drift.table.height == 0
+    assert drift.metrics["tests"] == 0
     assert drift_of(rows(200).with_columns(label=pl.lit(value=True))).table.height == 0
     assert drift_of(rows(30).head(0)).table.height == 0
 
@@ -217,8 +217,8 @@ def test_of_two_who_differ_the_one_who_differs_from_rows_of_no_rater_is_the_odd_
     by_ann = pl.col("rater") == "ann"
     table = table.with_columns(rater=pl.Series(names, dtype=pl.String), strictly=strictly)
     for label, kind in ((pl.col("strictly"), "offset"), (~pl.col("label"), "inverted")):
-        told = drift_of(table.with_columns(label=pl.when(by_ann).then(label).otherwise("label")).drop("created_at"), ("rater",))
-        lines = found(told)
+        drift = drift_of(table.with_columns(label=pl.when(by_ann).then(label).otherwise("label")).drop("created_at"), ("rater",))
+        lines = found(drift)
         assert {key: (line["kind"], line["counterpart"]) for key, line in lines.items()} == {("rater", "ann"): (kind, None)}
 
 
